@@ -1,0 +1,91 @@
+"""The nouns every stage shares. Shapes: T steps, O observation channels, A action channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Role = Literal["observation", "goal", "action", "reward"]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One named scalar stream. Models know a channel by its name, whatever robot it comes from.
+
+    Example: ``Channel("hand/x", "observation", "m")``.
+    """
+
+    name: str
+    role: Role
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done, on which body. ``id`` is ``suite/name``.
+
+    Example: ``Task("metaworld", "door-unlock", "unlock the door ...", channels=(...),
+    max_episode_steps=500, control_hz=80)``.
+    """
+
+    suite: str
+    name: str
+    instruction: str
+    channels: tuple[Channel, ...]
+    max_episode_steps: int
+    control_hz: float
+
+    @property
+    def id(self) -> str:
+        return f"{self.suite}/{self.name}"
+
+    @property
+    def obs_channels(self) -> tuple[Channel, ...]:
+        """Observation and goal channels, in the order of ``obs``'s columns."""
+        return tuple(c for c in self.channels if c.role in ("observation", "goal"))
+
+    @property
+    def action_channels(self) -> tuple[Channel, ...]:
+        """Action channels, in the order of ``action``'s columns."""
+        return tuple(c for c in self.channels if c.role == "action")
+
+
+@dataclass
+class Episode:
+    """One episode. ``action`` is what was executed; ``action_expert`` is the label where known.
+
+    Row t holds what was seen (``obs[t]``), what was done then (``action[t]``) and what that
+    earned (``reward[t]``, ``success[t]``); ``final_obs`` is what was seen after the last action::
+
+        t          0        1        2
+        obs        o0       o1       o2       final_obs = o3
+        action     a0       a1       a2
+        reward     r(o0,a0) r(o1,a1) r(o2,a2)
+        success    s1       s2       s3                 (state after the action)
+    """
+
+    task_id: str
+    instruction: str
+    obs: np.ndarray  # (T, O) float32
+    action: np.ndarray  # (T, A) float32, executed
+    reward: np.ndarray  # (T,) float32
+    success: np.ndarray  # (T,) bool
+    final_obs: np.ndarray  # (O,) float32
+    terminated: bool
+    truncated: bool
+    seed: int
+    """Seed of the environment that the episode was made in."""
+    behavior: str
+    """Who acted, e.g. ``expert``, ``noisy-expert``, ``random``."""
+    action_expert: np.ndarray | None = None  # (T, A) float32: the expert's own action at obs[t]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.action)
+
+    @property
+    def label(self) -> np.ndarray:
+        """(T, A) what to imitate: the expert's action where known, else what was executed."""
+        return self.action if self.action_expert is None else self.action_expert
