@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.behaviors.base import Actor, Decision
 from headstart.suites.base import StepResult, VecEnv
-from headstart.types import Episode
+from headstart.types import Episode, EvalResult
 
 
 @dataclass
@@ -56,6 +56,7 @@ class _Recording:
         self.label: list[np.ndarray] = []
         self.reward: list[float] = []
         self.success: list[bool] = []
+        self.first_success: int | None = None
 
     def append(self, transition: Transition, row: int) -> None:
         self.obs.append(transition.obs[row])
@@ -64,12 +65,16 @@ class _Recording:
             self.label.append(transition.decision.label[row])
         self.reward.append(float(transition.result.reward[row]))
         self.success.append(bool(transition.result.success[row]))
+        if self.first_success is None and self.success[-1]:
+            self.first_success = len(self.success) - 1
 
     def steps_since_success(self) -> int:
         """Steps taken after the first success; -1 before it."""
-        return len(self.success) - 1 - self.success.index(True) if any(self.success) else -1
+        return -1 if self.first_success is None else len(self.success) - 1 - self.first_success
 
-    def episode(self, env: VecEnv, env_id: int, actor: str, result: StepResult, row: int) -> Episode:
+    def episode(
+        self, env: VecEnv, env_id: int, actor: str, result: StepResult, row: int
+    ) -> Episode:
         terminated = bool(result.terminated[row])
         return Episode(
             task_id=env.task.id,
@@ -89,41 +94,85 @@ class _Recording:
 
 def run_episodes(
     interaction: Interaction,
-    episodes_per_env: int = 1,
-    max_steps: int = 500,
+    max_steps: int,
     steps_after_success: int | None = 0,
-) -> Iterator[Episode]:
-    """Run episodes in every environment and yield each as it ends.
+    env_steps: int | None = None,
+    num_envs: int | None = None,
+) -> Iterator[tuple[int, Episode]]:
+    """Run episodes and yield (environment, episode) as each ends: one in every environment, or
+    more within a budget.
 
-    An environment that has had its episodes is stepped no more. The order of the episodes is
-    set by the seeds alone.
+    An environment that has had its episodes is stepped no more. What happens is set by the seeds
+    alone.
 
     Args:
         max_steps: an episode is truncated after so many steps.
         steps_after_success: truncate so many steps after the first success; None: never.
+        env_steps: go on with new episodes as long as those running are expected to end within
+            this many steps in all; those that then do not are abandoned. None: one episode an
+            environment.
+        num_envs: use only the first so many environments; None: all.
     """
     env, actor = interaction.env, interaction.actor
-    left = np.full(env.num_envs, episodes_per_env)
-    active = np.arange(env.num_envs, dtype=np.int32)
+    active = np.arange(num_envs or env.num_envs, dtype=np.int32)
     recordings = {int(i): _Recording() for i in active}
+    ended_steps, num_ended = 0, 0
     interaction.reset(active)
-    while len(active):
+    while len(active) and (env_steps is None or interaction.env_steps + len(active) <= env_steps):
         transition = interaction.step(active)
         ended = []
         for row, env_id in enumerate(active.tolist()):
             recording = recordings[env_id]
             recording.append(transition, row)
             since = recording.steps_since_success()
-            stop = (
+            if (
                 transition.result.terminated[row]
                 or transition.result.truncated[row]
                 or len(recording.action) >= max_steps
                 or (steps_after_success is not None and since >= steps_after_success)
-            )
-            if stop:
-                yield recording.episode(env, env_id, actor.name, transition.result, row)
+            ):
+                yield env_id, recording.episode(env, env_id, actor.name, transition.result, row)
+                ended_steps, num_ended = ended_steps + len(recording.action), num_ended + 1
                 ended.append(env_id)
                 recordings[env_id] = _Recording()
-        left[ended] -= 1
-        interaction.reset(np.array([i for i in ended if left[i] > 0], dtype=np.int32))
-        active = active[left[active] > 0]
+        running = active[~np.isin(active, ended)]
+        again = np.zeros(0, dtype=np.int32)
+        if env_steps is not None and ended:
+            mean = ended_steps / num_ended
+            # What those running still need; one that is past the mean may need a while yet.
+            needed = sum(max(mean - len(recordings[i].action), mean / 4) for i in running.tolist())
+            room = int((env_steps - interaction.env_steps - needed) / mean)
+            again = np.array(ended[: max(room, 0)], dtype=np.int32)
+            interaction.reset(again)
+        active = np.sort(np.concatenate([running, again]))
+
+
+def examine(
+    interaction: Interaction, arm: str, num_prompts: int, episodes: int, max_steps: int, seed: int
+) -> tuple[list[EvalResult], list[Episode]]:
+    """One episode in each of the first ``num_prompts * episodes`` environments.
+
+    Args:
+        arm: what to call the policy.
+        episodes: environment i belongs to prompt i // episodes.
+        seed: the run's.
+
+    Returns:
+        A result a prompt, and the episodes in the order of the environments.
+    """
+    ended = dict(run_episodes(interaction, max_steps, num_envs=num_prompts * episodes))
+    played = [ended[i] for i in range(num_prompts * episodes)]
+    results = [
+        EvalResult(
+            arm,
+            interaction.env.task.id,
+            prompt,
+            seed,
+            episode_seeds=[e.seed for e in mine],
+            success=[bool(e.success.any()) for e in mine],
+            steps=[e.num_steps for e in mine],
+        )
+        for prompt in range(num_prompts)
+        for mine in [played[prompt * episodes : (prompt + 1) * episodes]]
+    ]
+    return results, played

@@ -89,3 +89,37 @@ class Episode:
     def label(self) -> np.ndarray:
         """(T, A) what to imitate: the expert's action where known, else what was executed."""
         return self.action if self.action_expert is None else self.action_expert
+
+
+@dataclass
+class EvalResult:
+    """How one policy did on one task, with one prompt."""
+
+    arm: str
+    """Which policy, e.g. ``heldout.shown_once``."""
+    task: str
+    demonstration: int
+    """Number of the demonstration it was shown or trained on; 0 where there is none."""
+    seed: int
+    """The run's seed."""
+    episode_seeds: list[int]
+    success: list[bool]
+    """At any step."""
+    steps: list[int]
+    """Up to the first success, or all."""
+
+
+@dataclass
+class TokenBatch:
+    """B training sequences: [words] [one demonstration] [windows of an episode of that task].
+
+    N windows of K steps share one prefix: each sees the words, the demonstration and its own past,
+    never another window, so that one encoded demonstration serves N predictions. NaN is missing.
+    """
+
+    words: np.ndarray | None  # (B, W) int64, 0 after the end; None: no instruction
+    demonstration: np.ndarray | None  # (B, P, O + A) float32, evenly spaced steps; None: not shown
+    obs: np.ndarray  # (B, N, K, O) float32
+    action: np.ndarray  # (B, N, K, A) float32, executed
+    label: np.ndarray  # (B, N, K, A) float32, to imitate
+    change: np.ndarray  # (B, N, K, O) float32, obs of the next step minus obs

@@ -40,7 +40,11 @@ class VecEnv(Protocol):
         ...
 
     def step(self, action: np.ndarray, env_ids: np.ndarray | None = None) -> StepResult:
-        """Apply action (n, A) to ``env_ids`` (all by default). Stepping a finished episode raises."""
+        """Apply action (n, A) to ``env_ids`` (all by default).
+
+        Raises:
+            ValueError: an episode there has ended and no reset has begun another.
+        """
         ...
 
     def close(self) -> None: ...

@@ -79,7 +79,8 @@ def _axes(name: str) -> list[Channel]:
 
 
 def _quaternion(name: str) -> list[Channel]:
-    return [Channel(f"{name}/q{axis}", "observation") for axis in "xyzw"]
+    # Meta-World gives some objects' quaternions as wxyz and others' as xyzw, so these are numbered.
+    return [Channel(f"{name}/q{k}", "observation") for k in range(4)]
 
 
 CHANNELS = (
@@ -113,6 +114,8 @@ SPLITS = {
     "ml45-test": HELD_OUT,
     "ml40-train": tuple(n for n in TASKS if n not in HELD_OUT + VALIDATION),
     "validation": VALIDATION,
+    "smoke-train": ("button-press", "coffee-button", "drawer-close", "reach"),
+    "smoke-test": ("handle-press",),
 }
 
 
@@ -130,4 +133,9 @@ def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None)
 
 
 def _read_obs(obs: np.ndarray) -> np.ndarray:
-    return np.concatenate([obs[:, :18], obs[:, -3:]], axis=1)
+    """(n, 39) -> (n, 21). Meta-World pads an object that a task has not with zeros: NaN here."""
+    obs = np.concatenate([obs[:, :18], obs[:, -3:]], axis=1)
+    for first in (4, 11):
+        absent = ~obs[:, first : first + 7].any(axis=1)
+        obs[absent, first : first + 7] = np.nan
+    return obs

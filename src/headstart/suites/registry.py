@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from types import ModuleType
 
+from headstart.config import did_you_mean
 from headstart.suites import metaworld
 from headstart.suites.base import VecEnv
 from headstart.types import Task
@@ -47,7 +47,6 @@ def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None)
     return SUITES[task.suite].make(task, seeds, max_episode_steps)
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A tail for an error message: the nearest of the known names."""
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:8])}"
+def task_index(task: Task) -> int:
+    """The task's place in its suite."""
+    return list(SUITES[task.suite].TASKS).index(task.name)

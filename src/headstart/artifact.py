@@ -1,0 +1,285 @@
+"""An artifact: the folder that one run of one stage writes.
+
+::
+
+    config.json      stage, format version, config, package versions, machine; written first
+    metrics.jsonl    one line per log call
+    result.json      written last: a run that has one is complete
+    ledger.json      what it cost (see headstart.ledger)
+    README.md        a short card
+    tensorboard/     the metrics again, for TensorBoard
+    ...              the thing itself: a dataset, checkpoints, pages
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from headstart.config import differences, to_json
+from headstart.tracking import make_tracker
+
+FORMAT_VERSION = 1
+
+NOT_CONTENT = ("ledger.json", "metrics.jsonl", "README.md", "tensorboard", "trackio", "wandb")
+"""Top-level names that an artifact's identity leaves out, as it does hidden files and logs."""
+
+
+class Artifact:
+    """The folder of one run of one stage. Make one with ``create`` or ``open``."""
+
+    def __init__(self, root: Path, header: dict[str, Any], tracker: str = "none") -> None:
+        self.root = root
+        self.header = header
+        self._tracker = make_tracker(tracker, root, header)
+
+    @classmethod
+    def create(
+        cls, root: Path | str, stage: str, config: Any, resume: bool = False, tracker: str = "none"
+    ) -> Artifact:
+        """A folder for a new run, or with ``resume`` the folder of the same run to go on with.
+
+        Resuming a run that never began starts it, so the same command may be run again and again.
+
+        Args:
+            config: the stage's config, a dataclass.
+            tracker: one of ``tracking.TRACKERS``.
+
+        Raises:
+            ValueError: the folder has something else in it, or a run and ``resume`` is False, or
+                a run of another stage, format or config.
+        """
+        root = Path(root)
+        header = _header(stage, config)
+        if (root / "config.json").exists():
+            if not resume:
+                raise ValueError(f"{root} already holds a run; choose another folder, or resume it")
+            saved = cls.open(root).header
+            _check_same_run(root, saved, stage, config)
+            return cls(root, saved, tracker)
+        if root.exists() and any(not path.name.startswith(".") for path in root.iterdir()):
+            raise ValueError(f"{root} is not empty and holds no run; choose another folder")
+        artifact = cls(root, header, tracker)
+        write_json(root / "config.json", header)
+        return artifact
+
+    @classmethod
+    def open(cls, root: Path | str) -> Artifact:
+        """An artifact that exists already.
+
+        Raises:
+            ValueError: no artifact there, or one of another format version.
+        """
+        root = Path(root)
+        header = read_json(root / "config.json")
+        version = header.get("format_version") if isinstance(header, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{root / 'config.json'}: format version {version}; this is {FORMAT_VERSION}"
+            )
+        return cls(root, header)
+
+    @property
+    def stage(self) -> str:
+        return self.header["stage"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config as JSON values; ``config.from_json`` makes it a dataclass again."""
+        return self.header["config"]
+
+    @property
+    def is_complete(self) -> bool:
+        return (self.root / "result.json").exists()
+
+    def log(self, metrics: Mapping[str, Any]) -> None:
+        """Append a line, e.g. ``{"step": 100, "train/loss": 0.5}``. "step" is required."""
+        record = to_json(dict(metrics))
+        with open(self.root / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._tracker is not None:
+            numbers = {k: float(v) for k, v in metrics.items() if k != "step" and _is_number(v)}
+            self._tracker.log(int(metrics["step"]), numbers)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines logged so far. A last line cut short by a crash is left out."""
+        path = self.root / "metrics.jsonl"
+        if not path.exists():
+            return []
+        whole = path.read_text(errors="replace").split("\n")[:-1]
+        try:
+            return [json.loads(line) for line in whole]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not JSON lines: {error.msg}") from None
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines after ``step``, from which the run goes on."""
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_bytes(self.root / "metrics.jsonl", text.encode())
+        if self._tracker is not None:
+            self._tracker.purge(step)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, which marks the run complete. It holds no time stamps."""
+        write_json(self.root / "result.json", dict(result))
+        if self._tracker is not None:
+            self._tracker.close()
+
+    def result(self) -> dict[str, Any]:
+        """What ``write_result`` wrote. Raises ValueError while the run is not complete."""
+        if not self.is_complete:
+            raise ValueError(f"{self.root}: the run is not complete; resume it first")
+        return read_json(self.root / "result.json")
+
+
+def manifest(root: Path | str) -> str:
+    """The identity of an artifact: a sha256 of its content's names and hashes.
+
+    Left out: what it cost, logs, cards, hidden files, and of config.json the versions and the
+    machine. So the same content has the same identity wherever and whenever it was made.
+    """
+    root = Path(root)
+    digest = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        parts = path.relative_to(root).parts
+        if parts[0] in NOT_CONTENT or path.suffix == ".log":
+            continue
+        if any(part.startswith(".") for part in parts):
+            continue
+        digest.update(f"{'/'.join(parts)}\0{_content_sha256(path, parts)}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A temporary path to write to; when the block ends it becomes ``path``, whole and durable.
+
+    If the block raises, or the process dies, ``path`` is what it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    _fsync(path.parent)
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write a file, or on any failure leave what was there."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON, or on any failure leave what was there. Values as for ``config.to_json``."""
+    text = json.dumps(to_json(value), indent=2, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: the file is missing, cut short or not JSON.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not JSON: not UTF-8 text") from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
+            raise ValueError(f"{path}: cut short after {len(text)} characters") from None
+        at = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path}: not JSON: {error.msg} at {at}") from None
+
+
+def write_card(root: Path | str, title: str, lines: Sequence[str]) -> None:
+    """Write README.md: a title and a few lines of Markdown."""
+    write_bytes(Path(root) / "README.md", "\n".join([f"# {title}", "", *lines, ""]).encode())
+
+
+def _header(stage: str, config: Any) -> dict[str, Any]:
+    packages = ("headstart", "numpy", "torch", "envpool")
+    return {
+        "stage": stage,
+        "format_version": FORMAT_VERSION,
+        "config": to_json(config),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
+        "machine": {
+            "cpu": _cpu_model(),
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "gpus": _gpu_models(),
+        },
+    }
+
+
+def _check_same_run(root: Path, saved: dict[str, Any], stage: str, config: Any) -> None:
+    if saved["stage"] != stage:
+        raise ValueError(f"{root} holds a run of '{saved['stage']}', not of '{stage}'")
+    changed = differences(saved["config"], config)
+    if changed:
+        raise ValueError(f"{root} holds a run with another config: {', '.join(changed)}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _gpu_models() -> list[str]:
+    """Models of the NVIDIA GPUs, from the driver's own files, so that torch need not be loaded."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, (str, bool)) and value is not None and hasattr(value, "__float__")
+
+
+def _content_sha256(path: Path, parts: tuple[str, ...]) -> str:
+    if parts == ("config.json",):
+        header = read_json(path)
+        content = {"stage": header["stage"], "config": header["config"]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,155 @@
+"""The command line: parse, call, print. Each verb's options are its stage's config."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from headstart.config import did_you_mean
+
+_STAGES = "headstart.stages"
+VERBS = {
+    "run": ("headstart.recipes", "run", "RunConfig", "a whole recipe, from data to report"),
+    "collect": (f"{_STAGES}.collect", "collect", "CollectConfig", "make demonstrations"),
+    "pretrain": (f"{_STAGES}.pretrain", "pretrain", "PretrainConfig", "learn the next token"),
+    "evaluate": (f"{_STAGES}.evaluate", "evaluate", "EvaluateConfig", "told, and shown once"),
+    "finetune": (f"{_STAGES}.finetune", "finetune", "FinetuneConfig", "learn a few demonstrations"),
+    "reinforce": (f"{_STAGES}.reinforce", "reinforce", "ReinforceConfig", "learn from reward"),
+    "report": (f"{_STAGES}.report", "report", "ReportConfig", "what each point of skill cost"),
+    "tasks": ("headstart.suites.registry", "", "", "list suites, splits and tasks"),
+}
+"""verb -> module, function, config, one line. Modules load when their verb is used."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``headstart``. Returns the exit code: 2 for a user's mistake."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _dispatch(arguments)
+    except (ValueError, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was finished is kept, and --resume goes on", 130)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        print(importlib.import_module("importlib.metadata").version("headstart"))
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise ValueError(f"unknown verb '{verb}'{did_you_mean(verb, list(VERBS))}")
+    if verb == "tasks":
+        return _tasks(rest)
+    module_name, function, config_name, summary = VERBS[verb]
+    module = importlib.import_module(module_name)
+    config_class = getattr(module, config_name)
+    if verb == "report":
+        module.report(_parse(verb, summary, config_class, rest))
+        return 0
+    options = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("config", Annotated[config_class, tyro.conf.arg(name="")]),
+            ("out", Annotated[Path, tyro.conf.arg(help="Folder to write to.")]),
+            ("resume", Annotated[bool, tyro.conf.arg(help="Go on with the run there.")], False),
+        ],
+    )
+    call = _parse(verb, summary, options, rest)
+    getattr(module, function)(call.config, call.out, call.resume)
+    print(call.out / "report.html" if verb == "run" else call.out)
+    return 0
+
+
+def _parse(verb: str, summary: str, cls: Any, arguments: list[str]) -> Any:
+    """The options as an instance of ``cls``; a mistake is one line that says what is right."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            return tyro.cli(
+                cls,
+                prog=f"headstart {verb}",
+                description=summary,
+                args=arguments,
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        known = sorted(set(re.findall(r"--[a-z][a-z0-9.-]*", _options(cls))))
+        for argument in arguments:
+            option = argument.partition("=")[0].replace("_", "-")
+            if option.startswith("--") and option not in known:
+                near = did_you_mean(option, known)
+                raise ValueError(f"headstart {verb}: unknown option '{option}'{near}") from None
+        text = re.sub(r"[\u2500-\u257f]", " ", output.getvalue())
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        message = " ".join(line for line in lines if "--help" not in line)
+        message = message.removeprefix("Parsing error").strip()
+        raise ValueError(f"headstart {verb}: {message}") from None
+
+
+def _options(cls: Any) -> str:
+    """The help text of a parser."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        tyro.cli(cls, args=["--help"])
+    return output.getvalue()
+
+
+def _tasks(arguments: list[str]) -> int:
+    """List splits, or with a pattern the tasks whose name has it."""
+    registry = importlib.import_module(VERBS["tasks"][0])
+    if any(a in ("-h", "--help") for a in arguments):
+        print("usage: headstart tasks [PATTERN]\n\nlist splits, and tasks whose name has PATTERN")
+        return 0
+    pattern = arguments[0] if arguments else ""
+    for suite, module in registry.SUITES.items():
+        for split, names in module.SPLITS.items():
+            print(f"{suite}/{split}  ({len(names)} tasks)")
+    tasks = [task for task in registry.all_tasks() if pattern in task.id]
+    if not tasks:
+        near = did_you_mean(pattern, [task.id for task in registry.all_tasks()])
+        raise ValueError(f"no task has '{pattern}' in its name{near}")
+    print()
+    for task in tasks:
+        print(f"{task.id:42s} {task.instruction}")
+    return 0
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {verb:10s} {summary}" for verb, (*_, summary) in VERBS.items())
+    return (
+        "usage: headstart VERB [options]\n\n"
+        "Pre-train one sequence model on robot data, see what it can do off the bat, and read\n"
+        "what each point of skill cost.\n\n"
+        f"{verbs}\n\n"
+        "headstart VERB --help lists a verb's options. Start with: headstart run --recipe laptop"
+        " --out runs/first"
+    )
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"headstart: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

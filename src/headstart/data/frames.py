@@ -1,0 +1,101 @@
+"""The same skill seen in another frame: mirrored, turned over and shifted copies of a task.
+
+A demonstration and an episode that are re-expressed in one common random frame still belong
+together, but to a task that no other sequence shows. With few tasks in the data this is what
+teaches a model to read the demonstration instead of recognising the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from headstart.types import TokenBatch
+
+SHIFT_M = 0.05
+"""Deviation of the random shift of all positions [m]."""
+
+
+def vectors(names: Sequence[str]) -> list[list[int]]:
+    """Columns of each x, y, z triple: ``hand/x hand/y hand/z`` or ``hand/dx hand/dy hand/dz``."""
+    index = {name: k for k, name in enumerate(names)}
+    triples = []
+    for name in names:
+        stem, _, last = name.rpartition("/")
+        if last in ("x", "dx"):
+            triple = [f"{stem}/{last[:-1]}{axis}" for axis in "xyz"]
+            if all(t in index for t in triple):
+                triples.append([index[t] for t in triple])
+    return triples
+
+
+class RandomFrames:
+    """Draws frames and re-expresses batches in them.
+
+    A frame is one of the 48 symmetries of the cube (a signed permutation of the axes), which keep
+    an action's box a box, and a shift. Channels that belong to no x, y, z triple are left alone,
+    but for quaternions (``.../q0`` to ``q3``), which become missing.
+
+    Args:
+        obs_names, action_names: the columns.
+        obs: (T, O) the data; frames turn about the middle of its positions.
+    """
+
+    def __init__(
+        self, obs_names: Sequence[str], action_names: Sequence[str], obs: np.ndarray
+    ) -> None:
+        self._obs_vectors = vectors(obs_names)
+        self._action_vectors = vectors(action_names)
+        self._quaternions = [k for k, n in enumerate(obs_names) if n[-3:-1] == "/q"]
+        points = [obs[:, triple] for triple in self._obs_vectors]
+        self._centre = np.nanmean(np.concatenate(points), axis=0) if points else np.zeros(3)
+
+    def turn(self, batch: TokenBatch, rng: np.random.Generator, probability: float) -> None:
+        """Re-express each sequence of a batch, with this probability, in a frame of its own."""
+        num_obs = batch.obs.shape[-1]
+        matrices, shifts = self._draw(rng, len(batch.obs), probability)
+        batch.obs = self._turn_points(batch.obs, matrices, shifts)
+        batch.change = _turn(batch.change, self._obs_vectors, matrices)
+        batch.action = _turn(batch.action, self._action_vectors, matrices)
+        batch.label = _turn(batch.label, self._action_vectors, matrices)
+        if batch.demonstration is not None:
+            shown = self._turn_points(batch.demonstration[..., :num_obs], matrices, shifts)
+            done = _turn(batch.demonstration[..., num_obs:], self._action_vectors, matrices)
+            batch.demonstration = np.concatenate([shown, done], axis=-1)
+
+    def _draw(
+        self, rng: np.random.Generator, count: int, probability: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Matrices (count, 3, 3) and shifts (count, 3) [m]; the identity with 1 - probability."""
+        axes = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1)
+        signs = rng.choice(np.array([-1.0, 1.0], dtype=np.float32), size=(count, 3, 1))
+        matrices = np.eye(3, dtype=np.float32)[axes] * signs
+        shifts = rng.normal(0.0, SHIFT_M, (count, 3)).astype(np.float32)
+        plain = rng.random(count) >= probability
+        matrices[plain], shifts[plain] = np.eye(3), 0.0
+        return matrices, shifts
+
+    def _turn_points(self, obs: np.ndarray, matrices: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """Positions of B sequences' observations (B, ..., O), each sequence in its own frame."""
+        centred = obs.copy()
+        shift = shifts.reshape(len(obs), *[1] * (obs.ndim - 2), 3)
+        for triple in self._obs_vectors:
+            centred[..., triple] -= self._centre
+        turned = _turn(centred, self._obs_vectors, matrices)
+        for triple in self._obs_vectors:
+            turned[..., triple] += self._centre + shift
+        moved = np.flatnonzero((matrices != np.eye(3)).any(axis=(1, 2)))
+        for column in self._quaternions:
+            turned[moved, ..., column] = np.nan
+        return turned
+
+
+def _turn(values: np.ndarray, triples: list[list[int]], matrices: np.ndarray) -> np.ndarray:
+    """Vectors among the columns of (B, ..., C), each of B sequences by its own (3, 3) matrix."""
+    turned = values.copy()
+    rows = values.reshape(len(values), -1, values.shape[-1])
+    for triple in triples:
+        vector = np.matmul(rows[..., triple], matrices.transpose(0, 2, 1))
+        turned[..., triple] = vector.reshape(*values.shape[:-1], 3)
+    return turned

@@ -1,0 +1,258 @@
+"""The meter and the price arithmetic: what an artifact cost, and what a point of skill cost.
+
+A quantity that nobody knows is None, and None added to anything is None: unknown, never zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.artifact import read_json, write_json
+from headstart.config import from_json, to_json
+from headstart.stats import bootstrap_mean
+
+Number = float | None
+Curve = Sequence[tuple[Number, float]]
+"""(cumulative cost in one currency, success rate 0..1), in the order measured."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something cost, in every currency.
+
+    Example: ``Cost({"expert": 20_000}, demonstrations=100, core_s=12.5, wall_s=7.0)``.
+    """
+
+    env_steps_by_origin: Mapping[str, int | None] | None = field(default_factory=dict)
+    """Simulator steps by who acted: expert, perturbed-expert, policy, reinforce, evaluate."""
+    demonstrations: int | None = 0
+    """Episodes given by an expert or a person."""
+    core_s: float | None = 0.0
+    """CPU core-seconds."""
+    gpu_s: float | None = 0.0
+    """Seconds that GPUs were held."""
+    flops: float | None = 0.0
+    """Floating-point operations of training, analytic."""
+    wall_s: float | None = 0.0
+
+    @classmethod
+    def unknown(cls) -> Cost:
+        return cls(None, None, None, None, None, None)
+
+    @property
+    def env_steps(self) -> int | None:
+        """Simulator steps of all origins."""
+        if self.env_steps_by_origin is None:
+            return None
+        steps = list(self.env_steps_by_origin.values())
+        return None if None in steps else sum(s for s in steps if s is not None)
+
+    def __add__(self, other: Cost) -> Cost:
+        a, b = self.env_steps_by_origin, other.env_steps_by_origin
+        origins = None
+        if a is not None and b is not None:
+            origins = {k: _add(a.get(k, 0), b.get(k, 0)) for k in dict.fromkeys([*a, *b])}
+        return Cost(
+            origins,
+            _add(self.demonstrations, other.demonstrations),
+            _add(self.core_s, other.core_s),
+            _add(self.gpu_s, other.gpu_s),
+            _add(self.flops, other.flops),
+            _add(self.wall_s, other.wall_s),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Cost:
+        return from_json(cls, values)
+
+
+class Meter:
+    """Measures what happens inside a ``with`` block. ``cost()`` may be read at any time.
+
+    Args:
+        start: what was spent before, e.g. up to the checkpoint that a run resumes from.
+        num_gpus: GPUs held while the meter runs; held is paid for, busy or not.
+    """
+
+    def __init__(self, start: Cost | None = None, num_gpus: int = 0) -> None:
+        self._counted = start or Cost()
+        self._num_gpus = num_gpus
+        self._began: tuple[float, float] | None = None  # wall, CPU
+
+    def __enter__(self) -> Meter:
+        assert self._began is None, "the meter runs already"
+        self._began = _clocks()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._counted = self.cost()
+        self._began = None
+
+    def count_env_steps(self, origin: str, n: int) -> None:
+        self._counted += Cost({origin: n})
+
+    def count_demonstrations(self, n: int) -> None:
+        self._counted += Cost(demonstrations=n)
+
+    def count_flops(self, n: float) -> None:
+        self._counted += Cost(flops=n)
+
+    def cost(self) -> Cost:
+        """What was spent so far."""
+        if self._began is None:
+            return self._counted
+        wall, core = (now - then for now, then in zip(_clocks(), self._began, strict=True))
+        return self._counted + Cost(core_s=core, gpu_s=wall * self._num_gpus, wall_s=wall)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """An artifact's own cost and its ancestors' bills."""
+
+    identity: str
+    """``artifact.manifest`` of the artifact."""
+    stage: str
+    name: str
+    cost: Cost
+    ancestors: tuple[Bill, ...] = ()
+
+
+def write_bill(root: Path | str, bill: Bill) -> None:
+    """Write ledger.json, whole or not at all."""
+    write_json(Path(root) / "ledger.json", bill)
+
+
+def read_bill(root: Path | str) -> Bill:
+    """The bill of the artifact in ``root``; without one, a bill whose cost is unknown.
+
+    Raises:
+        ValueError: ledger.json is damaged.
+    """
+    root = Path(root)
+    path = root / "ledger.json"
+    if not path.exists():
+        place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()
+        return Bill(f"unknown-{place}", "unknown", root.name, Cost.unknown())
+    return from_json(Bill, read_json(path), where=str(path))
+
+
+def total(bills: Sequence[Bill]) -> Cost:
+    """The full cost of these artifacts and all their ancestors, each counted once.
+
+    The upstream cost of an artifact is ``total(bill.ancestors)``.
+    """
+    costs: dict[str, Cost] = {}
+    left = list(reversed(bills))
+    while left:
+        bill = left.pop()
+        if bill.identity not in costs:
+            costs[bill.identity] = bill.cost
+            left.extend(reversed(bill.ancestors))
+    return sum(costs.values(), Cost())
+
+
+def price_to_threshold(curve: Curve, threshold: float) -> tuple[Number, bool]:
+    """(price, censored) of a success rate: the cost at the first measurement that has it.
+
+    Nothing is interpolated. Never reached: the last cost, censored, a lower bound of the price.
+
+    Raises:
+        ValueError: an empty curve.
+    """
+    if not curve:
+        raise ValueError("no price can be read off an empty curve")
+    for cost, success in curve:
+        if success >= threshold:
+            return cost, False
+    return curve[-1][0], True
+
+
+def price_per_point(cost: Number, points: float) -> Number:
+    """Price of one skill point: one percentage point of success on one task. None gained: inf."""
+    # cost / points
+    return None if cost is None else cost / points if points > 0 else math.inf
+
+
+def full(upstream: Number, marginal: Number) -> Number:
+    """Price of one task if everything before it had been made for it alone."""
+    # upstream + marginal
+    return _add(upstream, marginal)
+
+
+def amortised(upstream: Number, marginal: Number, n: int) -> Number:
+    """Price of one of n tasks that share the upstream cost."""
+    # upstream / n + marginal
+    return _add(None if upstream is None else upstream / n, marginal)
+
+
+def break_even_tasks(upstream: Number, scratch: Number, adapt: Number) -> Number:
+    """Tasks N* from which pre-training is cheaper than N times from scratch. Never: inf."""
+    if upstream is None or scratch is None or adapt is None:
+        return None
+    # N* scratch = upstream + N* adapt   =>   N* = upstream / (scratch - adapt)
+    return upstream / (scratch - adapt) if scratch > adapt else math.inf
+
+
+def price_row(
+    arm: str,
+    task: str,
+    currency: str,
+    threshold: float,
+    curves: Sequence[Curve],
+    upstream: Number,
+    n_tasks: int,
+) -> dict[str, Any]:
+    """One line of the price list: what an arm paid to reach a success rate on a task.
+
+    Args:
+        currency: which of Cost's quantities the curves count, e.g. "env_steps".
+        curves: one per seed.
+        upstream: what was paid before the first measurement, in the same currency.
+        n_tasks: the tasks that share the upstream cost.
+
+    Returns:
+        ``marginal`` is the mean over seeds and ``interval`` its 95 % bootstrap interval over
+        seeds ([None, None] for a single seed). ``censored`` counts the seeds that never reached
+        the threshold; with any, the prices are lower bounds.
+    """
+    prices = [price_to_threshold(curve, threshold) for curve in curves]
+    known = [price for price, _ in prices if price is not None]
+    marginal, interval = None, [None, None]
+    if len(known) == len(prices):
+        marginal, *bounds = bootstrap_mean([[[np.array([price])]] for price in known])
+        interval = bounds if len(known) > 1 else interval
+    return {
+        "arm": arm,
+        "task": task,
+        "currency": currency,
+        "threshold": threshold,
+        "marginal": marginal,
+        "interval": interval,
+        "full": full(upstream, marginal),
+        "amortised": amortised(upstream, marginal, n_tasks),
+        "num_tasks": n_tasks,
+        "seeds": len(prices),
+        "censored": sum(censored for _, censored in prices),
+    }
+
+
+def _add(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a + b
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds of wall-clock, and of CPU: this process's threads and its finished children."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime

@@ -1,0 +1,180 @@
+"""The scratch arm's model: two small networks that read a short history of observations.
+
+Shapes: B batch, F frames (oldest first), O observation channels, A action channels, H hidden.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headstart.behaviors.base import Decision
+from headstart.objectives import gaussian_logprob
+
+DEVIATION_FLOOR = 1e-3
+"""A channel that hardly moves is not blown up: deviations are never taken smaller than this."""
+CLIP = 5.0
+"""Normalised observations are cut to so many deviations."""
+
+
+class RunningStatistics(nn.Module):
+    """Mean and variance of a stream of rows, one per column; buffers, so saved with the model.
+
+    Batches are merged by the parallel form of Welford's method (Chan, Golub and LeVeque 1983).
+    """
+
+    mean: Tensor  # (D,) float64
+    variance: Tensor  # (D,) float64, of the population
+    count: Tensor  # () float64, rows seen
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def update(self, rows_BD: Tensor) -> None:
+        """Take in more rows."""
+        rows_BD = rows_BD.to(torch.float64)
+        n, total = len(rows_BD), self.count + len(rows_BD)
+        delta_D = rows_BD.mean(0) - self.mean
+        # M2 = M2_a + M2_b + delta^2 n_a n_b / (n_a + n_b)
+        m2_D = self.variance * self.count + rows_BD.var(0, correction=0) * n
+        m2_D = m2_D + delta_D.square() * self.count * n / total
+        self.mean += delta_D * n / total
+        self.variance.copy_(m2_D / total)
+        self.count += n
+
+    def deviation(self) -> Tensor:
+        """(D,) float32, never below the floor."""
+        return self.variance.sqrt().clamp(min=DEVIATION_FLOOR).float()
+
+
+class ActorCritic(nn.Module):
+    """A Gaussian policy with state-independent deviations, and a value, on separate networks.
+
+    Observations are normalised by running statistics that are part of the state. Call ``observe``
+    between updates only: policy and old log-probabilities must see the same numbers.
+
+    Args:
+        obs_size: O. action_size: A. frame_stack: F >= 1.
+        hidden_size: H of both networks.
+        initial_std: the policy's deviation at the start, in units of the action.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        obs_size: int,
+        action_size: int,
+        hidden_size: int,
+        frame_stack: int,
+        initial_std: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.frame_stack = frame_stack
+        self.obs_size = obs_size
+        self.features = RunningStatistics(frame_stack * obs_size)
+        self.discounted_return = RunningStatistics(1)
+        sizes = [frame_stack * obs_size, hidden_size, hidden_size]
+        self.actor = _mlp([*sizes, action_size], last_gain=0.01, generator=generator)
+        self.critic = _mlp([*sizes, 1], last_gain=1.0, generator=generator)
+        self.log_std_A = nn.Parameter(torch.full((action_size,), float(np.log(initial_std))))
+
+    def forward(self, history_BFO: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean action (B, A) and value (B,), the latter in units of scaled reward."""
+        x_BD = self.normalise(history_BFO)
+        return self.actor(x_BD), self.critic(x_BD).squeeze(-1)
+
+    def normalise(self, history_BFO: Tensor) -> Tensor:
+        """What the networks read (B, F O): the last frame and its changes, in deviations."""
+        x_BD = (_last_and_changes(history_BFO) - self.features.mean) / self.features.deviation()
+        return x_BD.float().clamp(-CLIP, CLIP)
+
+    def observe(self, history_BFO: Tensor) -> None:
+        """Take observations into the normalising statistics."""
+        self.features.update(_last_and_changes(history_BFO))
+
+
+def _last_and_changes(history_BFO: Tensor) -> Tensor:
+    """(B, F O): changes between frames get a scale of their own, as they are far smaller."""
+    x_BD = torch.cat([history_BFO[:, -1], history_BFO.diff(dim=1).flatten(1)], dim=1)
+    return x_BD.nan_to_num(0.0)
+
+
+def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
+    """Tanh layers with orthogonal weights (gain sqrt 2) and zero biases; the last one linear."""
+    layers: list[nn.Module] = []
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        last = i == len(sizes) - 2
+        linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")  # no global RNG
+        nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5, generator=generator)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+class ActorCriticPolicy:
+    """Acts with an ActorCritic: samples with a generator, takes the mean action without one.
+
+    Exploration noise is autoregressive, so that it goes somewhere rather than trembling on the
+    spot: white noise at 80 Hz averages out. What is carried over counts as part of what the
+    policy is given, so log-probabilities are exact and the policy gradient is unbiased.
+
+    ``Decision.extras``: ``logprob`` (n,), ``value`` (n,), ``history`` (n, F, O), what was decided
+    on, and ``offset`` (n, A), what the noise carried over; all float32. A new episode's history
+    is its first frame repeated and its offset zero.
+
+    Args:
+        noise_correlation: rho in [0, 1), from one step to the next.
+    """
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        num_envs: int,
+        generator: torch.Generator | None = None,
+        noise_correlation: float = 0.0,
+    ) -> None:
+        self.name = "actor-critic"
+        self.model = model
+        self.generator = generator
+        self.noise_correlation = noise_correlation
+        self._fresh = np.ones(num_envs, dtype=bool)
+        self._history = np.zeros((num_envs, model.frame_stack, model.obs_size), dtype=np.float32)
+        self._offset = np.zeros((num_envs, len(model.log_std_A)), dtype=np.float32)
+
+    def reset(self, env_ids: np.ndarray) -> None:
+        self._fresh[env_ids] = True
+        self._offset[env_ids] = 0.0
+
+    @torch.inference_mode()
+    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
+        history, offset = self._push(obs, env_ids), self._offset[env_ids]
+        mean_BA, value_B = self.model(torch.from_numpy(history))
+        centre_BA = mean_BA + torch.from_numpy(offset)
+        action_BA = centre_BA
+        if self.generator is not None:
+            # a_t = mean_t + rho (a_{t-1} - mean_{t-1}) + std noise_t
+            noise_BA = torch.empty_like(mean_BA).normal_(generator=self.generator)
+            action_BA = centre_BA + self.model.log_std_A.exp() * noise_BA
+            self._offset[env_ids] = self.noise_correlation * (action_BA - mean_BA).numpy()
+        extras = {
+            "logprob": gaussian_logprob(centre_BA, self.model.log_std_A, action_BA).numpy(),
+            "value": value_B.numpy(),
+            "history": history,
+            "offset": offset,
+        }
+        return Decision(action_BA.numpy(), extras=extras)
+
+    def _push(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        """The histories (n, F, O) of these environments, ending with obs."""
+        history = np.concatenate([self._history[env_ids, 1:], obs[:, None]], axis=1)
+        fresh = self._fresh[env_ids]
+        history[fresh] = obs[fresh, None]
+        self._history[env_ids], self._fresh[env_ids] = history, False
+        return history

@@ -1,0 +1,140 @@
+"""A trained model that acts: a prompt, encoded once, and a short history for each environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headstart.behaviors.base import Decision
+from headstart.data.loader import evenly_spaced
+from headstart.model.channels import columns
+from headstart.model.checkpoint import load_model
+from headstart.model.transformer import Cache, Transformer
+from headstart.model.words import encode
+from headstart.types import Channel, Episode, Task
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a policy is told and shown. Either may be missing.
+
+    Example: ``Prompt("open the drawer")``, ``Prompt(demonstration=episode)``.
+    """
+
+    instruction: str | None = None
+    demonstration: Episode | None = None
+
+
+class Policy:
+    """Acts in several environments of one body at once (an Actor).
+
+    Args:
+        channels: the body's channels in the order of the observations' and actions' columns,
+            as in ``Task.channels``.
+        prompts: what the policy is told and shown. They must have the same cues, and instructions
+            of one length.
+        envs_per_prompt: environment i acts on prompt ``i // envs_per_prompt``.
+
+    Raises:
+        ValueError: the model does not know a channel.
+    """
+
+    name = "policy"
+
+    def __init__(
+        self,
+        model: Transformer,
+        channels: Sequence[Channel],
+        prompts: Sequence[Prompt],
+        envs_per_prompt: int = 1,
+    ) -> None:
+        self.model = model
+        self._obs_channels = tuple(c for c in channels if c.role in ("observation", "goal"))
+        self._action_channels = tuple(c for c in channels if c.role == "action")
+        self._check_channels()
+        num_envs = len(prompts) * envs_per_prompt
+        self._prompt_of_env = np.arange(num_envs) // envs_per_prompt
+        self._cache = self._encode(prompts)
+        self._bins = torch.linspace(-1.0, 1.0, model.config.num_bins)
+        window = model.config.window
+        self._history = torch.full((num_envs, window, len(self._obs_channels)), torch.nan)
+        self._length = np.zeros(num_envs, dtype=np.int64)
+
+    def reset(self, env_ids: np.ndarray | None = None) -> None:
+        """Forget the episode so far."""
+        self._length[slice(None) if env_ids is None else env_ids] = 0
+
+    @torch.inference_mode()
+    def act(self, obs: np.ndarray, env_ids: np.ndarray | None = None) -> Decision:
+        """Decide for obs (n, O), raw units. Greedy: the mean of the predicted bins."""
+        ids = np.arange(len(obs)) if env_ids is None else env_ids
+        self._remember(obs, ids)
+        action = np.zeros((len(ids), len(self._action_channels)), dtype=np.float32)
+        lengths = self._length[ids]
+        for length in np.unique(lengths):
+            rows = np.flatnonzero(lengths == length)
+            logits_BAV = self.model.action_logits(
+                self._prompt(ids[rows]), self._history[ids[rows], -int(length) :]
+            )
+            mean_BA = (logits_BAV.float().softmax(-1) * self._bins).sum(-1)
+            action[rows] = self.model.denormalise_action(mean_BA).numpy()
+        return Decision(action)
+
+    def _remember(self, obs: np.ndarray, ids: np.ndarray) -> None:
+        """Histories are kept at the end of their window, newest last."""
+        history = self._history[ids]
+        self._history[ids] = torch.cat(
+            [history[:, 1:], torch.as_tensor(obs, dtype=torch.float32)[:, None]], dim=1
+        )
+        self._length[ids] = np.minimum(self._length[ids] + 1, self.model.config.window)
+
+    def _prompt(self, ids: np.ndarray) -> Cache:
+        which = self._prompt_of_env[ids]
+        return [(k[which], v[which]) for k, v in self._cache]
+
+    @torch.inference_mode()
+    def _encode(self, prompts: Sequence[Prompt]) -> Cache:
+        config = self.model.config
+        words = demonstrations = None
+        if prompts[0].instruction is not None:
+            ids = [
+                encode(p.instruction or "", self.model.vocabulary, config.max_words)
+                for p in prompts
+            ]
+            words = torch.from_numpy(np.stack(ids))
+            words = words[:, : int((words != 0).sum(1).max())]
+        if prompts[0].demonstration is not None:
+            shown = [self._shown(p.demonstration) for p in prompts if p.demonstration is not None]
+            demonstrations = torch.from_numpy(np.stack(shown))
+        return self.model.encode_prompt(words, demonstrations)
+
+    def _shown(self, episode: Episode) -> np.ndarray:
+        """(P, O + A) float32: an episode as it stands in a prompt."""
+        num_steps = self.model.config.demonstration_steps
+        step = evenly_spaced(np.array([episode.num_steps]), num_steps)[0]
+        return np.concatenate([episode.obs[step], episode.label[step]], axis=-1)
+
+    def _check_channels(self) -> None:
+        known = [c.name for c in self.model.channels]
+        wanted = [c.name for c in (*self._obs_channels, *self._action_channels)]
+        if columns(self.model.channels, wanted) != list(range(len(known))):
+            raise ValueError(
+                "this body's channels are not those the model was trained on, in their order:"
+                f" {', '.join(known)}"
+            )
+
+
+def load_policy(path: Path | str, task: Task, prompt: Prompt | None = None) -> Policy:
+    """A policy for one environment of a task, told the task's instruction unless prompted.
+
+    Example: ``load_policy("runs/first/pretrain", task).act(obs).action``.
+
+    Raises:
+        ValueError: no model in ``path``, or a damaged one, or one for another body.
+    """
+    model = load_model(Path(path))
+    return Policy(model, task.channels, [prompt or Prompt(task.instruction)])

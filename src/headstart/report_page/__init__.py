@@ -1,0 +1,1 @@
+"""The report's page: template, style, scripts, and the words on it."""

@@ -1,0 +1,180 @@
+// Building blocks: elements, tooltips, scales, number formats, and the two kinds of row.
+// Text from the data only ever enters the page through textContent, never as markup.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+const stillness = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+function build(namespace, tag, attributes, children) {
+  const node = namespace ? document.createElementNS(namespace, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+const html = (tag, attributes, ...children) => build(null, tag, attributes, children);
+const svg = (tag, attributes, ...children) => build("http://www.w3.org/2000/svg", tag, attributes, children);
+
+// ---- tooltips: one box, shown on hover, tap and keyboard focus
+
+const tipBox = byId("tip");
+function tip(node, title, ...lines) {
+  node.addEventListener("pointerenter", () => showTip(node, title, lines));
+  node.addEventListener("pointerleave", hideTip);
+  return node;
+}
+function showTip(node, title, lines) {
+  tipBox.replaceChildren(html("b", {}, title), ...lines.filter(Boolean).map((line) => html("span", {}, line)));
+  tipBox.hidden = false;
+  const box = node.getBoundingClientRect(), own = tipBox.getBoundingClientRect();
+  const left = Math.min(Math.max(8, box.left + box.width / 2 - own.width / 2), innerWidth - own.width - 8);
+  const above = box.top - own.height - 8;
+  tipBox.style.left = `${left + scrollX}px`;
+  tipBox.style.top = `${(above > 60 ? above : box.bottom + 8) + scrollY}px`;
+}
+// A finger leaves as soon as it lifts: then the tip stays until the page is scrolled.
+function hideTip(event) { if (event.pointerType !== "touch") tipBox.hidden = true; }
+addEventListener("scroll", () => (tipBox.hidden = true), { passive: true });
+
+// ---- numbers
+
+const percent = (rate) => (rate === null || rate === undefined ? "–" : `${(100 * rate).toFixed(0)}\u00a0%`);
+const span = (interval) => (interval ? `[${interval.map((x) => (100 * x).toFixed(0)).join(", ")}]` : "");
+function scaled(value, units, base) {
+  if (value === 0) return "0";
+  let power = 0;
+  while (power < units.length - 1 && value >= base * 0.9995) { value /= base; power += 1; }
+  return `${digits(value, 3)}${units[power] ? "\u00a0" + units[power] : ""}`;
+}
+function digits(value, significant = 2) {
+  if (value >= 100) return Math.round(value).toLocaleString("en-US");
+  return String(Number(value.toPrecision(significant)));
+}
+function duration(seconds) {
+  if (seconds < 90) return `${digits(seconds)}\u00a0s`;
+  if (seconds < 5400) return `${digits(seconds / 60)}\u00a0min`;
+  return seconds < 172800 ? `${digits(seconds / 3600)}\u00a0h` : `${digits(seconds / 86400)}\u00a0days`;
+}
+const CURRENCIES = {
+  env_steps: { name: "Simulator steps", show: (x) => scaled(x, ["", "k", "M", "G"], 1000) },
+  core_s: { name: "CPU core time", show: duration },
+  flops: { name: "Training FLOPs", show: (x) => scaled(x, ["", "k", "M", "G", "T", "P", "E"], 1000) },
+  wall_s: { name: "Wall-clock time", show: duration },
+  demonstrations: { name: "Demonstrations", show: (x) => scaled(x, ["", "k", "M"], 1000) },
+};
+const price = (currency, value) => (value === null || value === undefined ? "unknown" : CURRENCIES[currency].show(value));
+
+// ---- colours and labels by arm, the same in every section
+
+const COLOURS = {
+  told: "told", shown_once: "shown", shown_once_official: "shown", told_and_shown: "both",
+  demos: "tuned", scratch_demos: "imitation",
+  pretrained_shown_once: "shown", pretrained_finetune: "tuned", pretrained_reinforce: "both",
+  scratch_imitation: "imitation", scratch_reinforce: "reinforce",
+};
+const colour = (arm) => `var(--${COLOURS[arm.split(".").pop().replace(/_\d+$/, "")] || "control"})`;
+const armOf = (arm) => DATA.arms[arm] || { label: arm, short: arm, note: "" };
+const shortTask = (task) => task.split("/").pop();
+const heldOut = (arm) => (DATA.heldout || {})[arm];
+
+// ---- sections and choices
+
+function section(id, present, draw) {
+  const node = byId(id);
+  if (present) return draw(node);
+  for (const child of [...node.children].slice(1)) child.remove();
+  node.append(html("p", { class: "absent" }, "Not run: this part of the run folder has no results yet."));
+}
+function choices(node, options, chosen, pick) {
+  const buttons = options.map(([value, label]) => {
+    const button = html("button", { type: "button", "aria-pressed": value === chosen }, label);
+    button.addEventListener("click", () => {
+      buttons.forEach((other) => other.setAttribute("aria-pressed", other === button));
+      pick(value);
+    });
+    return button;
+  });
+  node.replaceChildren(...buttons);
+}
+// Draws now and again whenever the width of the container changes.
+function responsive(node, draw) {
+  let width = 0;
+  const redraw = () => { if (width) node.replaceChildren(draw(width)); };
+  const measure = () => {
+    if (node.clientWidth !== width) { width = node.clientWidth; redraw(); }
+  };
+  queueMicrotask(measure); // once the node is in the page
+  new ResizeObserver(measure).observe(node);
+  return redraw;
+}
+
+// ---- rows in HTML: bars and dots on a scale from 0 to 100 %
+
+const place = (node, interval) => {
+  node.style.left = `${100 * interval[0]}%`;
+  node.style.width = `${100 * (interval[1] - interval[0])}%`;
+  return node;
+};
+function tipSuccess(node, label, success) {
+  return tip(node, `${label}: ${percent(success.mean)}`, `95 % interval ${span(success.interval)}`,
+    `${success.episodes.toLocaleString("en-US")} episodes`);
+}
+function barRow(arm, success, minor) {
+  const { label, note } = armOf(arm);
+  const fill = html("div", { class: "fill", style: `--colour:${colour(arm)}` });
+  fill.style.width = `${100 * success.mean}%`;
+  const track = html("div", { class: "track" }, fill, place(html("div", { class: "whisker" }), success.interval));
+  return tipSuccess(html("div", { class: minor ? "row minor" : "row" },
+    html("div", { class: "name" }, label, html("small", {}, note)), track,
+    html("div", { class: "value" }, percent(success.mean), html("small", {}, span(success.interval)))), label, success);
+}
+function percentAxis() {
+  const ticks = [0, 25, 50, 75, 100].map((tick) => html("span", {}, tick === 100 ? "100 %" : String(tick)));
+  return html("div", { class: "axis", "aria-hidden": "true" }, html("div", {}, ...ticks));
+}
+function dotLine(marks) {
+  const line = html("div", { class: "line" });
+  for (const [i, { success, arm, hollow }] of marks.entries()) {
+    const lane = marks.length > 1 ? i * 7 - 3.5 : 0; // two arms on one line: one above the other
+    const style = `--colour:${colour(arm)};--lane:${lane}px`;
+    const point = html("div", { class: hollow ? "point hollow" : "point", style });
+    point.style.left = `${100 * success.mean}%`;
+    line.append(place(html("div", { class: "whisker", style }), success.interval), point);
+  }
+  return line;
+}
+
+// ---- SVG helpers
+
+function logTicks(low, high) {
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) ticks.push(10 ** power);
+  return ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+}
+const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+const ruler = document.createElement("canvas").getContext("2d");
+function textWidth(text) {
+  ruler.font = `600 13px ${getComputedStyle(document.body).fontFamily}`;
+  return ruler.measureText(text).width;
+}
+const overlaps = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+
+// Puts each label beside its anchor: the first of the candidate places that stays inside the chart
+// and hits neither a label nor an obstacle (a box); the least bad one where none is free.
+function directLabels(chart, labels, obstacles, width, height) {
+  const taken = [...obstacles];
+  for (const { text, x, y, fill } of labels) {
+    const w = textWidth(text) + 6, h = 16;
+    const candidates = [
+      [x + 10, y - 8], [x - w - 10, y - 8], [x - w / 2, y - 26], [x - w / 2, y + 10],
+      [x + 8, y - 26], [x - w - 8, y - 26], [x + 8, y + 10], [x - w - 8, y + 10],
+      [x - w / 2, y - 44], [x - w / 2, y + 28], [x - w, y - 44], [x - w, y + 28],
+    ].map(([left, top]) => ({ x: Math.min(Math.max(left, 2), width - w - 2), y: top, w, h, moved: left < 2 || left + w > width - 2 }));
+    const badness = (box) => taken.filter((other) => overlaps(box, other)).length + (box.moved ? 0.5 : 0)
+      + (box.y < 0 || box.y + h > height ? 5 : 0);
+    const best = candidates.reduce((a, b) => (badness(b) < badness(a) ? b : a));
+    taken.push(best);
+    chart.append(svg("text", { class: "direct", x: best.x + 3, y: best.y + 12.5, style: `fill:${fill}` }, text));
+  }
+}

@@ -1,0 +1,77 @@
+"""Assembles the report's page: one HTML file with its style, script and data inside."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from typing import Any
+
+from headstart.config import to_json
+
+SCRIPTS = ("charts.js", "price.js", "replay.js", "sections.js")
+
+
+def build_page(title: str, headline: str, caveat: str, data: dict[str, Any]) -> str:
+    """The page as text. It needs no network and no other file.
+
+    Args:
+        title, headline, caveat: plain text, escaped here.
+        data: JSON values that the scripts draw from.
+    """
+    folder = files("headstart.report_page")
+    parts = {
+        "title": html.escape(title),
+        "headline": html.escape(headline).replace(" %", "&nbsp;%"),
+        "caveat": html.escape(caveat).replace(" %", "&nbsp;%"),
+        "style": folder.joinpath("style.css").read_text(encoding="utf-8"),
+        "script": "\n".join(folder.joinpath(n).read_text(encoding="utf-8") for n in SCRIPTS),
+        "data": json_for_script(data),
+    }
+    template = folder.joinpath("template.html").read_text(encoding="utf-8")
+    # One pass, so that a placeholder inside a value stays as it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def json_for_script(value: Any) -> str:
+    """JSON that cannot end the script element it is put in, whatever its strings hold."""
+    text = json.dumps(to_json(value), allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def replay_tracks(replays: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The replays as tracks of points in metres, ready to be drawn.
+
+    Channels that are zero throughout belong to nothing in the scene and are left out. A replay of
+    a robot without a ``hand`` cannot be drawn and is left out.
+    """
+    drawn = []
+    for replay in replays:
+        run = _tracks(replay["channels"], replay["obs"])
+        if run is not None:
+            shown = replay.get("demonstration_obs")
+            demonstration = _tracks(replay["channels"], shown) if shown else None
+            about = {key: replay[key] for key in ("title", "arm", "task", "success")}
+            drawn.append(about | {"run": run, "demonstration": demonstration})
+    return drawn
+
+
+def _tracks(channels: Sequence[str], obs: Sequence[Sequence[float]]) -> dict[str, Any] | None:
+    """{hand, objects, goal: (T, 3) points, opening: (T,)} of one episode."""
+    column = {name: i for i, name in enumerate(channels)}
+
+    def points(name: str) -> list[list[float]] | None:
+        axes = [column.get(f"{name}/{axis}") for axis in "xyz"]
+        if None in axes or not any(step[i] for step in obs for i in axes if i is not None):
+            return None
+        return [[round(step[i], 4) for i in axes if i is not None] for step in obs]
+
+    hand = points("hand")
+    if hand is None:
+        return None
+    objects = [track for track in map(points, ("object/1", "object/2")) if track]
+    grip = column.get("gripper/opening")
+    opening = [round(step[grip], 3) if grip is not None else 1.0 for step in obs]
+    return {"hand": hand, "opening": opening, "objects": objects, "goal": points("goal")}

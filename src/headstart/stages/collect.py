@@ -1,0 +1,130 @@
+"""Collecting: behaviours act, and what they did becomes a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from headstart.artifact import Artifact, manifest, write_card
+from headstart.behaviors.base import Actor
+from headstart.behaviors.perturbed import PerturbedExpert
+from headstart.behaviors.scripted import ScriptedExpert
+from headstart.config import free
+from headstart.data.store import Dataset, DatasetWriter
+from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.rollout import Interaction, run_episodes
+from headstart.seeds import environment_seeds
+from headstart.suites import registry
+from headstart.types import Episode, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """Settings of collecting demonstrations by scripted experts."""
+
+    split: str = "metaworld/ml45-train"
+    """The tasks, ``suite/split``, or one task, ``suite/name``."""
+    seed: int = 0
+    purpose: str = "data"
+    """What the episodes are for; purposes never share a start (headstart.seeds)."""
+    env_steps: int = 100_000
+    """Simulator steps in all, shared equally by the tasks. 0: one episode an environment."""
+    perturbed: float = 0.5
+    """Share of the steps in which the expert is perturbed and shows how to recover."""
+    num_envs: int = 12
+    """Environments stepped together. Each takes about 20 MB."""
+    max_episode_steps: int = 300
+    steps_after_success: int = 5
+    """Steps an episode goes on for after its first success."""
+    tracker: str = free("none")
+
+
+def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Record experts on every task of a split, as a LeRobot v3 dataset.
+
+    Episodes that failed are kept, marked by their own success column. A task is saved as a whole:
+    an interrupted run, resumed, begins its first unsaved task anew and ends with the same data.
+
+    Returns:
+        What ``result.json`` holds: episodes, steps and success per task.
+
+    Raises:
+        ValueError: no such split; ``out`` holds something else.
+    """
+    tasks = registry.get_split(config.split)
+    artifact = Artifact.create(out, "collect", config, resume, config.tracker)
+    if artifact.is_complete:
+        return artifact.result()
+    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
+    with Meter(spent) as meter, DatasetWriter(out, tasks[0]) as writer:
+        try:
+            saved = Dataset(out)
+            done = set(saved.episode_table()["task_id"]) if saved.num_episodes else set()
+            budget = config.env_steps // len(tasks) or None
+            for task in tqdm(tasks, desc="collect", unit="task"):
+                if task.id not in done:
+                    writer.save_episodes(_record(config, task, budget, meter))
+        finally:  # what an interrupted run has spent is spent
+            write_bill(out, Bill("unfinished", "collect", out.name, meter.cost()))
+    result = _summary(Dataset(out))
+    artifact.write_result(result)
+    write_bill(out, Bill(manifest(out), "collect", out.name, meter.cost()))
+    write_card(out, f"Demonstrations on {config.split}", _card(config, result, meter.cost()))
+    return result
+
+
+def _record(config: CollectConfig, task: Task, budget: int | None, meter: Meter) -> list[Episode]:
+    """All episodes of one task: undisturbed first, then perturbed."""
+    index = registry.task_index(task)
+    episodes: list[Episode] = []
+    left = budget
+    for part, share in enumerate((1.0 - config.perturbed, config.perturbed)):
+        if share == 0.0:
+            continue
+        seeds = environment_seeds(
+            config.purpose, config.seed, index, config.num_envs, start=part * 5000
+        )
+        actor: Actor = ScriptedExpert(task)
+        if part == 1:
+            actor = PerturbedExpert(actor, seeds)
+        env = registry.make(task, seeds, config.max_episode_steps)
+        interaction = Interaction(env, actor)
+        limit = None if left is None or budget is None else min(left, int(budget * share))
+        new = run_episodes(interaction, config.max_episode_steps, config.steps_after_success, limit)
+        episodes += [episode for _, episode in new]
+        env.close()
+        left = None if left is None else left - interaction.env_steps
+        meter.count_env_steps(actor.name, interaction.env_steps)
+    meter.count_demonstrations(len(episodes))
+    return episodes
+
+
+def _summary(dataset: Dataset) -> dict[str, Any]:
+    tasks: dict[str, dict[str, Any]] = {}
+    table = dataset.episode_table()
+    success = dataset.load_columns(["next.success"])["next.success"]
+    for task in dict.fromkeys(table["task_id"].tolist()):
+        mine = table["task_id"] == task
+        spans = zip(table["start"][mine], table["num_steps"][mine], strict=True)
+        tasks[task] = {
+            "episodes": int(mine.sum()),
+            "steps": int(table["num_steps"][mine].sum()),
+            "success": sum(bool(success[a : a + n].any()) for a, n in spans) / int(mine.sum()),
+        }
+    return {"episodes": dataset.num_episodes, "env_steps": dataset.num_steps, "tasks": tasks}
+
+
+def _card(config: CollectConfig, result: dict[str, Any], cost: Cost) -> list[str]:
+    mean = sum(t["success"] for t in result["tasks"].values()) / len(result["tasks"])
+    return [
+        f"- {result['episodes']} episodes, {result['env_steps']} simulator steps,"
+        f" {len(result['tasks'])} tasks of `{config.split}`, in LeRobot v3 format.",
+        f"- Made by scripted experts, {config.perturbed:.0%} of the steps perturbed; `action` is"
+        " what was executed, `action.expert` the expert's own action there.",
+        f"- Success at any step: {mean:.1%} (failed episodes are kept and marked).",
+        f"- Cost: {cost.env_steps} simulator steps, {cost.core_s:.0f} core-seconds.",
+        f"- Seed {config.seed}, purpose `{config.purpose}`. Versions and machine: `config.json`.",
+    ]

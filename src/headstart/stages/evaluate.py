@@ -1,0 +1,232 @@
+"""Evaluation off the bat: no gradient anywhere. Told in words, shown once, and the controls."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from headstart.artifact import Artifact, manifest, write_card
+from headstart.behaviors.base import Actor
+from headstart.behaviors.controls import NearestNeighbour, OpenLoop
+from headstart.config import free
+from headstart.data.store import demonstrations_of
+from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.model.checkpoint import load_model
+from headstart.model.policy import Policy, Prompt
+from headstart.rollout import Interaction, examine
+from headstart.seeds import environment_seeds
+from headstart.suites import registry
+from headstart.types import Episode, EvalResult, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of evaluation off the bat."""
+
+    model: Path
+    """Folder of the pre-trained model."""
+    seen: str = "metaworld/ml45-train"
+    """Tasks the model was trained on; empty: none."""
+    seen_demonstrations: Path | None = None
+    """Dataset that a demonstration of each seen task is taken from: its first unperturbed
+    success."""
+    heldout: str = "metaworld/ml45-test"
+    """Tasks the model never saw; empty: none."""
+    heldout_demonstrations: Path | None = None
+    """Dataset of unperturbed demonstrations of the held-out tasks."""
+    prompts: int = 5
+    """Demonstrations that a held-out task is shown by, one at a time."""
+    episodes: int = 20
+    """Episodes a prompt, each with a start and goal of its own."""
+    max_episode_steps: int = 300
+    controls: bool = True
+    """Also evaluate retrieval, replay, a wrong demonstration and no prompt."""
+    seed: int = 0
+    tracker: str = free("none")
+
+
+def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """See what a pre-trained model can do off the bat.
+
+    Arms: ``seen.told``, ``seen.shown_once``; ``heldout.`` ``told``, ``shown_once``,
+    ``told_and_shown``, ``shown_once_official`` (a demonstrator that the data never had) and the
+    controls ``retrieval`` (the better of two), ``open_loop``, ``wrong_prompt``, ``no_prompt``.
+
+    Returns:
+        What ``result.json`` holds: ``protocol``, ``rows`` (one an arm, task and demonstration)
+        and a few ``replays``.
+
+    Raises:
+        ValueError: a missing or damaged model or dataset; a task without a demonstration.
+    """
+    artifact = Artifact.create(out, "evaluate", config, resume, config.tracker)
+    if artifact.is_complete:
+        return artifact.result()
+    exam = Exam(config)
+    parents = [config.model, config.seen_demonstrations, config.heldout_demonstrations]
+    bills = tuple(read_bill(p) for p in parents if p is not None)
+    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
+    heldout = registry.get_split(config.heldout) if config.heldout else []
+    seen = registry.get_split(config.seen) if config.seen else []
+    with Meter(spent) as meter:
+        try:
+            for task in tqdm(heldout, desc="evaluate held-out", unit="task"):
+                exam.heldout(task, meter)
+            for task in tqdm(seen, desc="evaluate seen", unit="task"):
+                exam.seen(task, meter)
+        finally:  # what an interrupted run has spent is spent
+            write_bill(out, Bill("unfinished", "evaluate", out.name, meter.cost(), bills))
+    retrieval = choose_retrieval(exam.results)
+    result = {
+        "protocol": {
+            "suite": "Meta-World v3 on EnvPool",
+            "goal_visible": True,
+            "success": "at any step",
+            "max_steps": config.max_episode_steps,
+            "episodes_per_prompt": config.episodes,
+            "action": "mean of the predicted bins",
+            "retrieval": f"the better of two: {retrieval}",
+        },
+        "rows": [asdict(result) for result in exam.results],
+        "replays": exam.replays,
+        "wall_s": meter.cost().wall_s,
+    }
+    artifact.write_result(result)
+    write_bill(out, Bill(manifest(out), "evaluate", out.name, meter.cost(), bills))
+    write_card(out, "Evaluation off the bat", _card(config, exam.results))
+    return result
+
+
+class Exam:
+    """Runs the arms of each task in one pool of environments, and keeps what came out."""
+
+    def __init__(self, config: EvaluateConfig) -> None:
+        self.config = config
+        self.model = load_model(Path(config.model))
+        self.results: list[EvalResult] = []
+        self.replays: list[dict[str, Any]] = []
+        self._shown_seen = demonstrations_of(config.seen_demonstrations, 1)
+        self._shown = demonstrations_of(config.heldout_demonstrations, config.prompts)
+        official = resources.files("headstart.suites") / "metaworld_official"
+        self._official = demonstrations_of(Path(str(official)), config.prompts)
+
+    def seen(self, task: Task, meter: Meter) -> None:
+        """Told, and shown one demonstration."""
+        arms = {"seen.told": self._policy(task, [Prompt(task.instruction)])}
+        if task.id in self._shown_seen:
+            arms["seen.shown_once"] = self._policy(task, _shown(self._shown_seen[task.id]))
+        self._run(task, arms, meter)
+
+    def heldout(self, task: Task, meter: Meter) -> None:
+        """Every arm and control of a task the model never saw."""
+        shown = self._shown[task.id]
+        told = Prompt(task.instruction)
+        n = self.config.episodes
+        arms: dict[str, tuple[Actor, int]] = {
+            "heldout.shown_once": self._policy(task, _shown(shown)),
+            "heldout.told_and_shown": self._policy(
+                task, [Prompt(task.instruction, episode) for episode in shown]
+            ),
+            "heldout.told": self._policy(task, [told]),
+        }
+        if task.id in self._official:
+            arms["heldout.shown_once_official"] = self._policy(
+                task, _shown(self._official[task.id])
+            )
+        if self.config.controls:
+            names = list(self._shown)
+            other = self._shown[names[(names.index(task.id) + 1) % len(names)]]
+            arms |= {
+                "heldout.retrieval_raw": (
+                    NearestNeighbour(shown, n, task.obs_channels, relative=False),
+                    len(shown),
+                ),
+                "heldout.retrieval_relative": (
+                    NearestNeighbour(shown, n, task.obs_channels, relative=True),
+                    len(shown),
+                ),
+                "heldout.open_loop": (OpenLoop(shown, n), len(shown)),
+                "heldout.wrong_prompt": self._policy(task, _shown(other)),
+                "heldout.no_prompt": self._policy(task, [Prompt()]),
+            }
+        self._run(task, arms, meter)
+
+    def _policy(self, task: Task, prompts: Sequence[Prompt]) -> tuple[Actor, int]:
+        policy = Policy(self.model, task.channels, prompts, self.config.episodes)
+        return policy, len(prompts)
+
+    def _run(self, task: Task, arms: dict[str, tuple[Actor, int]], meter: Meter) -> None:
+        """Each arm plays the environments' next starts; each prompt of an arm the same ones."""
+        config = self.config
+        seeds = environment_seeds(
+            "evaluation", config.seed, registry.task_index(task), config.episodes
+        )
+        most = max(num_prompts for _, num_prompts in arms.values())
+        env = registry.make(task, seeds * most, config.max_episode_steps)
+        for arm, (actor, num_prompts) in arms.items():
+            interaction = Interaction(env, actor)
+            results, episodes = examine(
+                interaction,
+                arm,
+                num_prompts,
+                config.episodes,
+                config.max_episode_steps,
+                config.seed,
+            )
+            meter.count_env_steps("evaluate", interaction.env_steps)
+            self.results += results
+            if arm == "heldout.shown_once":
+                self.replays.append(replay(arm, self._shown[task.id][0], episodes[0]))
+        env.close()
+        del env, interaction
+        gc.collect()  # an EnvPool frees its memory only when nothing refers to it
+
+
+def replay(arm: str, demonstration: Episode, episode: Episode) -> dict[str, Any]:
+    """An episode and the demonstration behind it, for the report to draw."""
+    task = registry.get_task(episode.task_id)
+    return {
+        "title": task.instruction,
+        "arm": arm,
+        "task": task.id,
+        "success": bool(episode.success.any()),
+        "channels": [channel.name for channel in task.obs_channels],
+        "obs": np.nan_to_num(episode.obs).round(4).tolist(),
+        "demonstration_obs": np.nan_to_num(demonstration.obs).round(4).tolist(),
+    }
+
+
+def choose_retrieval(results: list[EvalResult]) -> str:
+    """Call the better of the two retrieval controls ``heldout.retrieval``; returns its name."""
+    rate = {
+        arm: float(np.mean([r.success for r in results if r.arm == arm] or [[0.0]]))
+        for arm in ("heldout.retrieval_raw", "heldout.retrieval_relative")
+    }
+    better = max(rate, key=lambda arm: rate[arm])
+    for result in results:
+        if result.arm == better:
+            result.arm = "heldout.retrieval"
+    return better
+
+
+def _shown(demonstrations: Sequence[Episode]) -> list[Prompt]:
+    return [Prompt(demonstration=episode) for episode in demonstrations]
+
+
+def _card(config: EvaluateConfig, results: list[EvalResult]) -> list[str]:
+    rates = {
+        arm: np.mean([s for r in results if r.arm == arm for s in r.success])
+        for arm in dict.fromkeys(r.arm for r in results)
+    }
+    return [
+        f"- Model: `{config.model}`. Success at any of {config.max_episode_steps} steps,"
+        f" {config.episodes} episodes a prompt, starts and goals of their own, seed {config.seed}.",
+        *[f"- `{arm}`: {rate:.1%}" for arm, rate in rates.items()],
+    ]

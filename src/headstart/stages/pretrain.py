@@ -1,0 +1,189 @@
+"""Pre-training: one transformer, next-token prediction over words, observations and actions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from headstart.artifact import Artifact, manifest, write_card
+from headstart.config import free, from_json
+from headstart.data.loader import Loader, LoaderConfig, Trajectories
+from headstart.data.store import Dataset
+from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.model.channels import measure
+from headstart.model.checkpoint import load_training, save_model, save_training
+from headstart.model.learner import Learner, LearnerConfig
+from headstart.model.transformer import ModelConfig, Transformer, build_transformer
+from headstart.model.words import build_vocabulary, encode
+from headstart.suites import registry
+
+VALIDATION_BATCHES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Settings of pre-training."""
+
+    data: Path
+    """A dataset folder, as ``headstart collect`` writes."""
+    updates: int = 2500
+    """Optimiser steps."""
+    leave_out: str = ""
+    """Tasks of the dataset not to train on, e.g. ``metaworld/validation`` to choose settings."""
+    seed: int = 0
+    """Sets the initial weights and the order of the data."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    validation_episodes: int = 1
+    """Episodes of each task kept out of training, to measure the loss on."""
+    log_every: int = 20
+    checkpoint_every: int = 500
+    device: str = free("auto")
+    """``cpu``, ``cuda`` or ``auto``: a GPU where there is one."""
+    tracker: str = free("tensorboard")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come, as its checkpoint says."""
+
+    updates: int = 0
+    cost: Cost = field(default_factory=Cost)
+
+
+def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+    """Train a transformer on a dataset and write it as an artifact.
+
+    It may be stopped at any time and resumed from its last checkpoint; on a CPU the resumed run
+    ends with the same weights, bit for bit, as one that was never stopped.
+
+    Returns:
+        What ``result.json`` holds: parameters, updates, tokens, FLOPs, losses.
+
+    Raises:
+        ValueError: no dataset there, or a damaged one; ``out`` holds something else.
+    """
+    dataset = Dataset(config.data)
+    artifact = Artifact.create(out, "pretrain", config, resume, config.tracker)
+    if artifact.is_complete:
+        return artifact.result()
+    train, validation = _split(dataset, config)
+    learner = Learner(_build(config, train), config.learner, config.updates)
+    loader, judge = (_loader(config, part, learner.model) for part in (train, validation))
+    progress = _resume(out, learner, artifact)
+    upstream = (read_bill(config.data),)
+    bar = tqdm(total=config.updates, initial=progress.updates, desc="pretrain", unit="update")
+    with bar, Meter(progress.cost, int(learner.device.type == "cuda")) as meter:
+        for update in range(progress.updates, config.updates):
+            loss = learner.step([loader.batch(update)], update)
+            bar.update()
+            if (update + 1) % config.log_every == 0:
+                artifact.log({"step": update + 1} | _metrics("train", loss))
+                bar.set_postfix(action_loss=f"{loss.action.item():.3f}")
+            last = update + 1 == config.updates
+            if (update + 1) % config.checkpoint_every == 0 or last:
+                artifact.log({"step": update + 1} | _validate(learner, judge))
+                meter.count_flops(learner.take_flops())
+                save_training(
+                    out / "checkpoint.safetensors",
+                    learner.tensors(),
+                    Progress(update + 1, meter.cost()),
+                )
+    save_model(out, learner.model)
+    (out / "checkpoint.safetensors").unlink()
+    cost = meter.cost()
+    result = {
+        "parameters": learner.model.num_parameters(),
+        "updates": config.updates,
+        "tasks": list(train.tasks),
+        "flops": cost.flops,
+        "wall_s": cost.wall_s,
+        "flops_per_s": (cost.flops or 0.0) / max(cost.wall_s or 0.0, 1e-9),
+    }
+    artifact.write_result(result)
+    write_bill(out, Bill(manifest(out), "pretrain", out.name, cost, upstream))
+    write_card(out, "A pre-trained sequence model", _card(config, dataset, result))
+    return result
+
+
+def _split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Trajectories]:
+    """Training and validation episodes; the latter the last of each task that succeeded."""
+    left_out = {t.id for t in registry.get_split(config.leave_out)} if config.leave_out else set()
+    episodes = [e for e in dataset.episodes() if e.task_id not in left_out]
+    kept: dict[str, int] = {}
+    train, validation = [], []
+    for episode in reversed(episodes):
+        if episode.success.any() and kept.get(episode.task_id, 0) < config.validation_episodes:
+            kept[episode.task_id] = kept.get(episode.task_id, 0) + 1
+            validation.append(episode)
+        else:
+            train.append(episode)
+    channels = (dataset.obs_channels, dataset.action_channels)
+    return (
+        Trajectories.from_episodes(train[::-1], *channels),
+        Trajectories.from_episodes(validation or train[::-1], *channels),
+    )
+
+
+def _build(config: PretrainConfig, data: Trajectories) -> Transformer:
+    statistics = measure(
+        data.obs_channels, data.action_channels, data.obs, data.action, data.last_step
+    )
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    vocabulary = build_vocabulary(data.instructions)
+    return build_transformer(config.model, statistics, vocabulary, config.seed).to(device)
+
+
+def _loader(config: PretrainConfig, data: Trajectories, model: Transformer) -> Loader:
+    size = config.model
+    words = np.stack([encode(i, model.vocabulary, size.max_words) for i in data.instructions])
+    return Loader(data, config.loader, words, size.window, size.demonstration_steps, config.seed)
+
+
+def _resume(out: Path, learner: Learner, artifact: Artifact) -> Progress:
+    """Put the last checkpoint's state into the learner; without one, a run's beginning."""
+    saved = load_training(out / "checkpoint.safetensors")
+    progress = Progress()
+    if saved is not None:
+        learner.load_tensors(saved[0])
+        progress = from_json(Progress, saved[1])
+    artifact.truncate_metrics(progress.updates)
+    return progress
+
+
+@torch.inference_mode()
+def _validate(learner: Learner, loader: Loader) -> dict[str, float]:
+    """Losses on episodes kept out of training, the same batches every time."""
+    losses = [learner.loss(loader.batch(k)) for k in range(VALIDATION_BATCHES)]
+    parts = {key: [getattr(loss, key).item() for loss in losses] for key in ("action", "change")}
+    return {f"val/{key}_loss": float(np.mean(values)) for key, values in parts.items()}
+
+
+def _metrics(prefix: str, loss: Any) -> dict[str, float]:
+    return {
+        f"{prefix}/loss": loss.total.item(),
+        f"{prefix}/action_loss": loss.action.item(),
+        f"{prefix}/observation_loss": loss.change.item(),
+        f"{prefix}/word_loss": loss.word.item(),
+    }
+
+
+def _card(config: PretrainConfig, dataset: Dataset, result: dict[str, Any]) -> list[str]:
+    return [
+        f"- {result['parameters']:,} parameters, {result['updates']} updates by next-token"
+        " prediction over words, observations and actions; no reward, no success label.",
+        f"- Data: `{config.data}`, {dataset.num_episodes} episodes, {dataset.num_steps} steps,"
+        f" {len(result['tasks'])} tasks.",
+        f"- Cost: {result['flops']:.3g} FLOPs, {result['wall_s']:.0f} s; the full bill with the"
+        " data's is in `ledger.json`.",
+        f"- Config: {asdict(config.model)}; the rest is in `config.json`.",
+        "- Use: `headstart.load_policy(folder, task).act(obs)`.",
+    ]

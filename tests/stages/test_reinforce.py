@@ -1,0 +1,197 @@
+"""Reinforcement learning from scratch: rollouts, bookkeeping, stopping and resuming."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from headstart.ledger import read_bill
+from headstart.rollout import Interaction
+from headstart.stages import reinforce as stage
+from headstart.stages.reinforce import Learner, Progress, ReinforceConfig, collect, reinforce
+from headstart.suites import registry
+
+ROUND = 160
+"""Training steps of a round with ``config``: 2 rollouts of 20 steps in 4 environments."""
+
+
+def config(**changes) -> ReinforceConfig:
+    settings = {
+        "task": "tiny/reach",
+        "env_steps": 3 * ROUND,
+        "stop_at_success": 1.1,  # never
+        "eval_every_steps": ROUND,
+        "eval_episodes": 5,
+        "max_episode_steps": 15,
+        "num_envs": 4,
+        "num_steps": 20,
+        "hidden_size": 8,
+        "update_epochs": 2,
+        "num_minibatches": 2,
+    }
+    return ReinforceConfig(**(settings | changes))
+
+
+def rollout_of(settings: ReinforceConfig):
+    learner = Learner(settings, registry.get_task(settings.task))
+    env = registry.make(
+        registry.get_task(settings.task), range(settings.num_envs), settings.max_episode_steps
+    )
+    interaction = Interaction(env, learner.policy(settings.num_envs, explore=True))
+    interaction.reset(np.arange(settings.num_envs))
+    rollout = collect(interaction, settings.num_steps)
+    return rollout, interaction
+
+
+def test_a_rollout_chains_observations_and_restarts_truncated_episodes(tiny):
+    rollout, interaction = rollout_of(config())
+    ended = rollout.truncated
+    assert torch.equal(ended[:, 0], torch.arange(20) == 14)  # 15 steps an episode
+    assert not rollout.terminated.any()
+    same = (rollout.next_history[:-1, :, -1] == rollout.history[1:, :, -1]).all(-1)
+    assert torch.equal(same, ~ended[:-1])
+    restarted = rollout.history[15]
+    assert torch.equal(restarted[:, 0], restarted[:, 1])  # a fresh history, nothing from before
+    # At the end the next observation is one action away from the last, not a reset.
+    moved = (rollout.next_history[14, :, -1] - rollout.history[14, :, -1])[:, :2]
+    torch.testing.assert_close(moved, 0.1 * rollout.action[14].clamp(-1, 1))
+    assert interaction.env_steps == 80
+
+
+def test_terminated_episodes_are_not_marked_truncated(tiny):
+    rollout, _ = rollout_of(config(task="tiny/reach-once", num_envs=64, num_steps=15))
+    assert rollout.terminated.any()
+    assert torch.equal(rollout.terminated, rollout.success)
+    assert not (rollout.terminated & rollout.truncated).any()
+
+
+def test_the_old_logprob_is_the_new_one_until_an_update(tiny):
+    settings = config(update_epochs=1, num_minibatches=1)
+    learner = Learner(settings, registry.get_task(settings.task))
+    rollout, _ = rollout_of(settings)
+    metrics = learner.update(rollout)
+    assert metrics["losses/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["losses/clip_fraction"] == 0.0
+
+
+def test_learning_that_diverges_stops_at_once(tiny):
+    settings = config()
+    learner = Learner(settings, registry.get_task(settings.task))
+    rollout, _ = rollout_of(settings)
+    rollout.reward[3, 1] = float("inf")
+    with pytest.raises(ValueError, match="tiny/reach: learning diverged"):
+        learner.update(rollout)
+
+
+def test_training_and_evaluation_are_counted_apart(tiny, tmp_path):
+    result = reinforce(config(), tmp_path / "run")
+    assert [point["env_steps"] for point in result["curve"]] == [ROUND, 2 * ROUND, 3 * ROUND]
+    assert all(point["episodes"] == 5 for point in result["curve"])
+    cost = read_bill(tmp_path / "run").cost
+    assert cost.env_steps_by_origin is not None
+    assert cost.env_steps_by_origin["reinforce"] == 3 * ROUND
+    assert cost.env_steps_by_origin["evaluate"] in range(3 * 5, 3 * 5 * 15 + 1)
+    assert cost.flops == result["curve"][-1]["flops"] > 0
+    assert result == json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_evaluating_more_does_not_change_what_is_learned(tiny, tmp_path):
+    reinforce(config(eval_episodes=1), tmp_path / "few")
+    reinforce(config(eval_episodes=7), tmp_path / "many")
+    few, many = (tmp_path / run / "model.safetensors" for run in ("few", "many"))
+    assert few.read_bytes() == many.read_bytes()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("steps_until_killed", [1, 50, 130])
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
+    tiny, tmp_path, monkeypatch, steps_until_killed
+):
+    whole = reinforce(config(), tmp_path / "whole")
+
+    step, left = tiny.TinyVecEnv.step, [steps_until_killed]
+
+    def dying_step(*args):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        return step(*args)
+
+    monkeypatch.setattr(tiny.TinyVecEnv, "step", dying_step)
+    with pytest.raises(Killed):
+        reinforce(config(), tmp_path / "resumed")
+    with pytest.raises(ValueError, match="resume"):
+        reinforce(config(), tmp_path / "resumed")
+    resumed = reinforce(config(), tmp_path / "resumed", resume=True)
+
+    weights = [load_file(tmp_path / run / "model.safetensors") for run in ("whole", "resumed")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    timeless = ("env_steps", "flops", "success_rate", "episodes")
+    curves = [[[p[k] for k in timeless] for p in r["curve"]] for r in (whole, resumed)]
+    assert json.dumps(curves[0]) == json.dumps(curves[1])
+    logs = [metrics_of(tmp_path / run) for run in ("whole", "resumed")]
+    assert logs[0] == logs[1]
+
+
+def metrics_of(run) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith("_s")} for line in lines]
+
+
+def test_work_that_a_kill_undid_is_billed_but_not_in_the_curve(tiny, tmp_path, monkeypatch):
+    calls = []
+    evaluate = stage._evaluate
+
+    def dying_evaluate(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    monkeypatch.setattr(stage, "_evaluate", dying_evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        reinforce(config(), tmp_path / "run")
+    result = reinforce(config(), tmp_path / "run", resume=True)
+    assert result["curve"][-1]["env_steps"] == 3 * ROUND
+    cost = read_bill(tmp_path / "run").cost
+    assert cost.env_steps_by_origin is not None
+    assert cost.env_steps_by_origin["reinforce"] == 4 * ROUND
+
+
+def test_a_complete_run_is_read_not_run_again(tiny, tmp_path, monkeypatch):
+    result = reinforce(config(), tmp_path / "run")
+    monkeypatch.setattr(tiny, "make", None)
+    assert reinforce(config(), tmp_path / "run", resume=True) == result
+
+
+def test_stops_after_two_good_evaluations_in_a_row():
+    def progress(*rates: float) -> Progress:
+        return Progress(curve=[{"success_rate": rate} for rate in rates])
+
+    assert not progress().reached(0.9)
+    assert not progress(1.0).reached(0.9)
+    assert not progress(1.0, 0.8, 0.9).reached(0.9)
+    assert progress(0.0, 0.9, 1.0).reached(0.9)
+
+
+def test_no_two_rounds_or_purposes_share_a_seed():
+    settings = config(task="metaworld/door-close")
+    task = registry.get_task(settings.task)
+    seeds = [
+        seed
+        for purpose in ("reinforcement", "evaluation")
+        for index in range(100)
+        for seed in stage._seeds(settings, task, purpose, index, 50)
+    ]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_an_unknown_task_is_named_with_its_neighbours(tmp_path):
+    with pytest.raises(ValueError, match="metaworld/door-unlock"):
+        reinforce(config(task="metaworld/door-unlok"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
