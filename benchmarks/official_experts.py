@@ -21,14 +21,14 @@ import numpy as np
 import tyro
 
 from experts import Table, run
-from headstart.artifact import replacing
 from headstart.behaviors.base import Decision
+from headstart.data.store import DatasetWriter
 from headstart.suites.metaworld import HELD_OUT
 from headstart.suites.registry import get_split, get_task
 from headstart.types import Episode, Task
 
 FIRST_DEMONSTRATION_SEED = 9_000_000
-DEMONSTRATIONS = 10
+DEMONSTRATIONS = 5
 STEPS_AFTER_SUCCESS = 5
 
 
@@ -41,7 +41,7 @@ class Arguments:
     seed: int = 0
     """First of the environments' seeds."""
     out: Path | None = None
-    """File for demonstrations of the held-out tasks."""
+    """Dataset folder for demonstrations of the held-out tasks."""
 
 
 class OfficialExpert:
@@ -57,7 +57,8 @@ class OfficialExpert:
 
     def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
         # The previous frame, which no policy reads, is filled with the current one.
-        full = np.concatenate([obs[:, :18], obs[:, :18], obs[:, 18:]], axis=1).astype(np.float64)
+        obs = np.nan_to_num(obs).astype(np.float64)  # Meta-World pads with zeros
+        full = np.concatenate([obs[:, :18], obs], axis=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they warn whenever an action will be clipped
             action = np.stack([self.policy.get_action(row) for row in full])
@@ -83,33 +84,28 @@ def print_table(arguments: Arguments) -> None:
     table.summarise()
 
 
-def record_demonstrations(wheel: Path) -> dict[str, np.ndarray]:
-    """Successful episodes of the held-out tasks, by ``task/k/array``, each with its own seed."""
-    arrays: dict[str, np.ndarray] = {}
-    for name in HELD_OUT:
-        task = get_task(f"metaworld/{name}")
-        first, successes = FIRST_DEMONSTRATION_SEED, list[Episode]()
-        while len(successes) < DEMONSTRATIONS:
-            if first > FIRST_DEMONSTRATION_SEED + 1000:
-                raise ValueError(f"{name}: only {len(successes)} successes in 1000 seeds")
-            seeds = range(first, first + DEMONSTRATIONS)
-            episodes = run(task, OfficialExpert(task, wheel), seeds, STEPS_AFTER_SUCCESS)
-            successes += [episode for episode in episodes if episode.success.any()]
-            first += DEMONSTRATIONS
-        for k, episode in enumerate(successes[:DEMONSTRATIONS]):
-            for field in ("obs", "action", "reward", "success", "final_obs", "seed"):
-                arrays[f"{name}/{k}/{field}"] = np.asarray(getattr(episode, field))
-    return arrays
+def record_demonstrations(wheel: Path, out: Path) -> None:
+    """Write successful episodes of the held-out tasks as a dataset."""
+    with DatasetWriter(out, get_task(f"metaworld/{HELD_OUT[0]}")) as writer:
+        for name in HELD_OUT:
+            task = get_task(f"metaworld/{name}")
+            first, successes = FIRST_DEMONSTRATION_SEED, list[Episode]()
+            while len(successes) < DEMONSTRATIONS:
+                if first > FIRST_DEMONSTRATION_SEED + 1000:
+                    raise ValueError(f"{name}: only {len(successes)} successes in 1000 seeds")
+                seeds = range(first, first + DEMONSTRATIONS)
+                episodes = run(task, OfficialExpert(task, wheel), seeds, STEPS_AFTER_SUCCESS)
+                successes += [episode for episode in episodes if episode.success.any()]
+                first += DEMONSTRATIONS
+            writer.save_episodes(successes[:DEMONSTRATIONS])
 
 
 def main(arguments: Arguments) -> None:
     if arguments.episodes:
         print_table(arguments)
     if arguments.out:
-        arrays = record_demonstrations(arguments.wheel)
-        with replacing(arguments.out) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        print(f"wrote {len(arrays) // 6} demonstrations to {arguments.out}")
+        record_demonstrations(arguments.wheel, arguments.out)
+        print(f"wrote {DEMONSTRATIONS} demonstrations of {len(HELD_OUT)} tasks to {arguments.out}")
 
 
 if __name__ == "__main__":

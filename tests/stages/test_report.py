@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from report_run import RATES, replay, write_run
 
 from headstart.artifact import read_json, write_json
 from headstart.ledger import Bill, Cost, write_bill
@@ -22,6 +21,7 @@ from headstart.stages.report import (
     success,
     summarise,
 )
+from report_run import RATES, replay, write_run
 
 
 @pytest.fixture(scope="module")

@@ -53,31 +53,30 @@ class RandomFrames:
 
     def turn(self, batch: TokenBatch, rng: np.random.Generator, probability: float) -> None:
         """Re-express each sequence of a batch, with this probability, in a frame of its own."""
+        chosen = np.flatnonzero(rng.random(len(batch.obs)) < probability)
+        if not len(chosen):
+            return
+        matrices, shifts = self._draw(rng, len(chosen))
         num_obs = batch.obs.shape[-1]
-        matrices, shifts = self._draw(rng, len(batch.obs), probability)
-        batch.obs = self._turn_points(batch.obs, matrices, shifts)
-        batch.change = _turn(batch.change, self._obs_vectors, matrices)
-        batch.action = _turn(batch.action, self._action_vectors, matrices)
-        batch.label = _turn(batch.label, self._action_vectors, matrices)
+        batch.obs[chosen] = self._turn_points(batch.obs[chosen], matrices, shifts)
+        batch.change[chosen] = _turn(batch.change[chosen], self._obs_vectors, matrices)
+        batch.action[chosen] = _turn(batch.action[chosen], self._action_vectors, matrices)
+        batch.label[chosen] = _turn(batch.label[chosen], self._action_vectors, matrices)
         if batch.demonstration is not None:
-            shown = self._turn_points(batch.demonstration[..., :num_obs], matrices, shifts)
-            done = _turn(batch.demonstration[..., num_obs:], self._action_vectors, matrices)
-            batch.demonstration = np.concatenate([shown, done], axis=-1)
+            shown = batch.demonstration[chosen]
+            shown[..., :num_obs] = self._turn_points(shown[..., :num_obs], matrices, shifts)
+            shown[..., num_obs:] = _turn(shown[..., num_obs:], self._action_vectors, matrices)
+            batch.demonstration[chosen] = shown
 
-    def _draw(
-        self, rng: np.random.Generator, count: int, probability: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Matrices (count, 3, 3) and shifts (count, 3) [m]; the identity with 1 - probability."""
+    def _draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Matrices (count, 3, 3) and shifts (count, 3) [m]."""
         axes = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1)
         signs = rng.choice(np.array([-1.0, 1.0], dtype=np.float32), size=(count, 3, 1))
-        matrices = np.eye(3, dtype=np.float32)[axes] * signs
         shifts = rng.normal(0.0, SHIFT_M, (count, 3)).astype(np.float32)
-        plain = rng.random(count) >= probability
-        matrices[plain], shifts[plain] = np.eye(3), 0.0
-        return matrices, shifts
+        return np.eye(3, dtype=np.float32)[axes] * signs, shifts
 
     def _turn_points(self, obs: np.ndarray, matrices: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-        """Positions of B sequences' observations (B, ..., O), each sequence in its own frame."""
+        """Observations (B, ..., O) of B sequences, the positions in each sequence's frame."""
         centred = obs.copy()
         shift = shifts.reshape(len(obs), *[1] * (obs.ndim - 2), 3)
         for triple in self._obs_vectors:
@@ -85,9 +84,8 @@ class RandomFrames:
         turned = _turn(centred, self._obs_vectors, matrices)
         for triple in self._obs_vectors:
             turned[..., triple] += self._centre + shift
-        moved = np.flatnonzero((matrices != np.eye(3)).any(axis=(1, 2)))
         for column in self._quaternions:
-            turned[moved, ..., column] = np.nan
+            turned[..., column] = np.nan
         return turned
 
 

@@ -90,6 +90,10 @@ class ActorCritic(nn.Module):
         x_BD = self.normalise(history_BFO)
         return self.actor(x_BD), self.critic(x_BD).squeeze(-1)
 
+    def value(self, history_BFO: Tensor) -> Tensor:
+        """Value (B,) alone."""
+        return self.critic(self.normalise(history_BFO)).squeeze(-1)
+
     def normalise(self, history_BFO: Tensor) -> Tensor:
         """What the networks read (B, F O): the last frame and its changes, in deviations."""
         x_BD = (_last_and_changes(history_BFO) - self.features.mean) / self.features.deviation()
@@ -122,8 +126,8 @@ class ActorCriticPolicy:
     """Acts with an ActorCritic: samples with a generator, takes the mean action without one.
 
     Exploration noise is autoregressive, so that it goes somewhere rather than trembling on the
-    spot: white noise at 80 Hz averages out. What is carried over counts as part of what the
-    policy is given, so log-probabilities are exact and the policy gradient is unbiased.
+    spot: white noise at 80 Hz averages out. What is carried over moves the centre of the Gaussian
+    that is sampled from, so log-probabilities are exact; the value does not see it.
 
     ``Decision.extras``: ``logprob`` (n,), ``value`` (n,), ``history`` (n, F, O), what was decided
     on, and ``offset`` (n, A), what the noise carried over; all float32. A new episode's history

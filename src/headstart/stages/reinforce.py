@@ -185,8 +185,8 @@ class Learner:
     def _advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         config = self.config
         scaled_SE = self._scaled_reward(rollout)
-        with torch.inference_mode():
-            _, next_value_B = self.model(rollout.next_history.flatten(0, 1))
+        with torch.no_grad():
+            next_value_B = self.model.value(rollout.next_history.flatten(0, 1))
         return generalised_advantages(
             scaled_SE,
             rollout.value,

@@ -119,6 +119,10 @@ SPLITS = {
 }
 
 
+BROKEN_RESET = ("shelf-place",)
+"""Tasks whose goal EnvPool 1.2.5 moves out of reach, by 0.86 m, at every reset but the first."""
+
+
 def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None) -> EnvPoolVecEnv:
     """Environments of one task, goal visible. One takes about 20 MB and 20 ms to build."""
     camel = "".join(part.capitalize() for part in task.name.split("-"))
@@ -128,6 +132,7 @@ def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None)
         seeds,
         _read_obs,
         max_episode_steps,
+        fresh=task.name in BROKEN_RESET,
         partially_observable=False,
     )
 

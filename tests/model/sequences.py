@@ -1,0 +1,61 @@
+"""A small model and a small batch that tests share."""
+
+import numpy as np
+
+from headstart.data.loader import Loader, LoaderConfig, Trajectories
+from headstart.model.channels import measure
+from headstart.model.transformer import ModelConfig, Transformer, build_transformer
+from headstart.model.words import build_vocabulary, encode
+from headstart.types import Channel, Episode
+
+OBS = (
+    *(Channel(f"hand/{a}", "observation", "m") for a in "xyz"),
+    Channel("object/q0", "observation"),
+    *(Channel(f"goal/{a}", "goal", "m") for a in "xyz"),
+)
+ACTIONS = tuple(Channel(f"hand/d{a}", "action", "cm") for a in "xyz")
+SIZE = ModelConfig(n_layer=2, n_head=2, n_embd=16, window=3, demonstration_steps=5, max_words=6)
+
+
+def episode(task: str, instruction: str, steps: int, seed: int, success: bool = True) -> Episode:
+    """The hand goes to the goal; random but for that."""
+    rng = np.random.default_rng(seed)
+    obs = rng.normal(size=(steps, len(OBS))).astype(np.float32)
+    action = np.clip(obs[:, 4:7] - obs[:, :3], -1, 1)
+    return Episode(
+        task,
+        instruction,
+        obs,
+        action,
+        reward=np.zeros(steps, np.float32),
+        success=np.arange(steps) >= (steps - 1 if success else steps),
+        final_obs=obs[-1],
+        terminated=False,
+        truncated=True,
+        seed=seed,
+        behavior="expert",
+    )
+
+
+def trajectories() -> Trajectories:
+    """Two tasks: three episodes of 7, 4 and 9 steps, the second a failure; and one of 5."""
+    episodes = [
+        episode("t/a", "go to the goal", 7, 0),
+        episode("t/b", "go home", 5, 1),
+        episode("t/a", "go to the goal", 4, 2, success=False),
+        episode("t/a", "go to the goal", 9, 3),
+    ]
+    return Trajectories.from_episodes(episodes, OBS, ACTIONS)
+
+
+def model(seed: int = 0) -> Transformer:
+    data = trajectories()
+    statistics = measure(OBS, ACTIONS, data.obs, data.action, data.last_step)
+    return build_transformer(SIZE, statistics, build_vocabulary(data.instructions), seed)
+
+
+def loader(config: LoaderConfig, seed: int = 0) -> Loader:
+    data = trajectories()
+    vocabulary = build_vocabulary(data.instructions)
+    words = np.stack([encode(i, vocabulary, SIZE.max_words) for i in data.instructions])
+    return Loader(data, config, words, SIZE.window, SIZE.demonstration_steps, seed)
