@@ -127,7 +127,7 @@ def laptop(out: Path, seed: int) -> Recipe:
         train="metaworld/ml45-train",
         test="metaworld/ml45-test",
         env_steps=100_000,
-        updates=2_000,
+        updates=1_500,
         model=ModelConfig(),
         loader=LoaderConfig(),
         finetune_updates=100,

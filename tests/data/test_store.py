@@ -399,7 +399,7 @@ def test_swapped_files_are_refused(tmp_path):
     a, b = one.read_bytes(), two.read_bytes()
     rewrite(one, b)
     rewrite(two, a)
-    with pytest.raises(ValueError, match="bytes, expected|its checksum is not the one recorded"):
+    with pytest.raises(ValueError, match=r"bytes, expected|its checksum is not the one recorded"):
         Dataset(tmp_path).load_columns(["action"])
 
 

@@ -94,7 +94,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
             "action": "mean of the predicted bins",
             "retrieval": f"the better of two: {retrieval}",
         },
-        "rows": [asdict(result) for result in exam.results],
+        "rows": exam.rows(),
         "replays": exam.replays,
         "wall_s": meter.cost().wall_s,
     }
@@ -161,6 +161,17 @@ class Exam:
     def _policy(self, task: Task, prompts: Sequence[Prompt]) -> tuple[Actor, int]:
         policy = Policy(self.model, task.channels, prompts, self.config.episodes)
         return policy, len(prompts)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The results for result.json; what one demonstration bought carries what it cost."""
+        rows = []
+        for result in self.results:
+            row = asdict(result)
+            if result.arm == "heldout.shown_once":
+                steps = self._shown[result.task][result.demonstration].num_steps
+                row["cost"] = Cost({"expert": steps}, demonstrations=1).to_json()
+            rows.append(row)
+        return rows
 
     def _run(self, task: Task, arms: dict[str, tuple[Actor, int]], meter: Meter) -> None:
         """Each arm plays the environments' next starts; each prompt of an arm the same ones."""
