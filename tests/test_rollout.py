@@ -57,12 +57,15 @@ def test_failed_episodes_last_to_the_limit(env):
     assert lengths and set(lengths) == {7}
 
 
-def test_a_budget_is_used_up_and_never_exceeded(env):
-    for budget in (60, 200, 500):
+def test_a_budget_is_about_used_up_and_a_limit_never_exceeded(env):
+    for budget in (100, 200, 500):
         interaction = Interaction(env, ToGoal())
         stored = sum(e.num_steps for _, e in run_episodes(interaction, 50, env_steps=budget))
-        assert stored <= interaction.env_steps <= budget
-        assert stored > 0.6 * budget
+        assert stored == interaction.env_steps, "nothing is abandoned without a limit"
+        assert 0.7 * budget < stored < 1.2 * budget
+        interaction = Interaction(env, ToGoal())
+        list(run_episodes(interaction, 50, env_steps=budget, limit=budget - 50))
+        assert interaction.env_steps <= budget - 50
 
 
 def test_the_same_seeds_give_the_same_episodes():

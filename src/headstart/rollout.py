@@ -97,6 +97,7 @@ def run_episodes(
     max_steps: int,
     steps_after_success: int | None = 0,
     env_steps: int | None = None,
+    limit: int | None = None,
     num_envs: int | None = None,
 ) -> Iterator[tuple[int, Episode]]:
     """Run episodes and yield (environment, episode) as each ends: one in every environment, or
@@ -108,9 +109,9 @@ def run_episodes(
     Args:
         max_steps: an episode is truncated after so many steps.
         steps_after_success: truncate so many steps after the first success; None: never.
-        env_steps: go on with new episodes as long as those running are expected to end within
-            this many steps in all; those that then do not are abandoned. None: one episode an
-            environment.
+        env_steps: begin new episodes as long as all are expected to end within this many steps;
+            None: one episode an environment.
+        limit: stop for good after so many steps and abandon what is running; None: never.
         num_envs: use only the first so many environments; None: all.
     """
     env, actor = interaction.env, interaction.actor
@@ -118,7 +119,7 @@ def run_episodes(
     recordings = {int(i): _Recording() for i in active}
     ended_steps, num_ended = 0, 0
     interaction.reset(active)
-    while len(active) and (env_steps is None or interaction.env_steps + len(active) <= env_steps):
+    while len(active) and (limit is None or interaction.env_steps + len(active) <= limit):
         transition = interaction.step(active)
         ended = []
         for row, env_id in enumerate(active.tolist()):

@@ -91,7 +91,7 @@ class LoaderConfig:
 
     num_prompts: int = 32
     """Sequences a batch."""
-    num_windows: int = 16
+    num_windows: int = 32
     """Windows that share a sequence's words and demonstration."""
     told: float = 0.3
     """Share of the batches that are told in words only."""

@@ -59,6 +59,8 @@ class Policy:
         num_envs = len(prompts) * envs_per_prompt
         self._prompt_of_env = np.arange(num_envs) // envs_per_prompt
         self._cache = self._encode(prompts)
+        self._gathered: Cache = []
+        self._gathered_ids = np.zeros(0, dtype=np.int64)
         self._bins = torch.linspace(-1.0, 1.0, model.config.num_bins)
         window = model.config.window
         self._history = torch.full((num_envs, window, len(self._obs_channels)), torch.nan)
@@ -93,8 +95,12 @@ class Policy:
         self._length[ids] = np.minimum(self._length[ids] + 1, self.model.config.window)
 
     def _prompt(self, ids: np.ndarray) -> Cache:
-        which = self._prompt_of_env[ids]
-        return [(k[which], v[which]) for k, v in self._cache]
+        """The prompt of each of these environments; gathered anew only when they are others."""
+        if not np.array_equal(ids, self._gathered_ids):
+            which = self._prompt_of_env[ids]
+            self._gathered = [(k[which], v[which]) for k, v in self._cache]
+            self._gathered_ids = ids.copy()
+        return self._gathered
 
     @torch.inference_mode()
     def _encode(self, prompts: Sequence[Prompt]) -> Cache:

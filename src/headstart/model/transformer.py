@@ -32,7 +32,7 @@ class ModelConfig:
     n_embd: int = 192
     num_bins: int = 33
     """Bins of a predicted value; odd, so that one of them is zero."""
-    window: int = 4
+    window: int = 2
     """Steps of the episode so far that the model sees."""
     demonstration_steps: int = 32
     """Evenly spaced steps that a demonstration in the prompt is cut down to."""

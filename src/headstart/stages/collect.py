@@ -34,7 +34,7 @@ class CollectConfig:
     """Simulator steps in all, shared equally by the tasks. 0: one episode an environment."""
     perturbed: float = 0.5
     """Share of the steps in which the expert is perturbed and shows how to recover."""
-    num_envs: int = 12
+    num_envs: int = 8
     """Environments stepped together. Each takes about 20 MB."""
     max_episode_steps: int = 300
     steps_after_success: int = 5
@@ -63,10 +63,15 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         try:
             saved = Dataset(out)
             done = set(saved.episode_table()["task_id"]) if saved.num_episodes else set()
-            budget = config.env_steps // len(tasks) or None
-            for task in tqdm(tasks, desc="collect", unit="task"):
-                if task.id not in done:
-                    writer.save_episodes(_record(config, task, budget, meter))
+            for number, task in enumerate(tqdm(tasks, desc="collect", unit="task")):
+                if task.id in done:
+                    continue
+                budget = limit = None
+                if config.env_steps:
+                    # What one task overdraws, those after it share; the last one may not overdraw.
+                    left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
+                    budget, limit = left // tasks_left, left if tasks_left == 1 else None
+                writer.save_episodes(_record(config, task, budget, limit, meter))
         finally:  # what an interrupted run has spent is spent
             write_bill(out, Bill("unfinished", "collect", out.name, meter.cost()))
     result = _summary(Dataset(out))
@@ -76,27 +81,36 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     return result
 
 
-def _record(config: CollectConfig, task: Task, budget: int | None, meter: Meter) -> list[Episode]:
+def _record(
+    config: CollectConfig, task: Task, budget: int | None, limit: int | None, meter: Meter
+) -> list[Episode]:
     """All episodes of one task: undisturbed first, then perturbed."""
-    index = registry.task_index(task)
     episodes: list[Episode] = []
-    left = budget
     for part, share in enumerate((1.0 - config.perturbed, config.perturbed)):
         if share == 0.0:
             continue
         seeds = environment_seeds(
-            config.purpose, config.seed, index, config.num_envs, start=part * 5000
+            config.purpose,
+            config.seed,
+            registry.task_index(task),
+            config.num_envs,
+            start=part * 5000,
         )
         actor: Actor = ScriptedExpert(task)
         if part == 1:
             actor = PerturbedExpert(actor, seeds)
         env = registry.make(task, seeds, config.max_episode_steps)
         interaction = Interaction(env, actor)
-        limit = None if left is None or budget is None else min(left, int(budget * share))
-        new = run_episodes(interaction, config.max_episode_steps, config.steps_after_success, limit)
+        new = run_episodes(
+            interaction,
+            config.max_episode_steps,
+            config.steps_after_success,
+            None if budget is None else int(budget * share),
+            limit,
+        )
         episodes += [episode for _, episode in new]
         env.close()
-        left = None if left is None else left - interaction.env_steps
+        limit = None if limit is None else limit - interaction.env_steps
         meter.count_env_steps(actor.name, interaction.env_steps)
     meter.count_demonstrations(len(episodes))
     return episodes

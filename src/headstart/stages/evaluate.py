@@ -46,8 +46,8 @@ class EvaluateConfig:
     episodes: int = 20
     """Episodes a prompt, each with a start and goal of its own."""
     max_episode_steps: int = 300
-    controls: bool = True
-    """Also evaluate retrieval, replay, a wrong demonstration and no prompt."""
+    control_episodes: int = 8
+    """Episodes a prompt of the controls: retrieval, replay, a wrong demonstration."""
     seed: int = 0
     tracker: str = free("none")
 
@@ -104,6 +104,15 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
     return result
 
 
+@dataclass(frozen=True)
+class Entrant:
+    """An actor in the exam: environment i acts on prompt i // episodes."""
+
+    actor: Actor
+    num_prompts: int
+    episodes: int
+
+
 class Exam:
     """Runs the arms of each task in one pool of environments, and keeps what came out."""
 
@@ -127,40 +136,32 @@ class Exam:
     def heldout(self, task: Task, meter: Meter) -> None:
         """Every arm and control of a task the model never saw."""
         shown = self._shown[task.id]
-        told = Prompt(task.instruction)
-        n = self.config.episodes
-        arms: dict[str, tuple[Actor, int]] = {
+        n = self.config.control_episodes
+        names = list(self._shown)
+        other = self._shown[names[(names.index(task.id) + 1) % len(names)]]
+        raw, relative = (NearestNeighbour(shown, n, task.obs_channels, r) for r in (False, True))
+        arms = {
             "heldout.shown_once": self._policy(task, _shown(shown)),
             "heldout.told_and_shown": self._policy(
                 task, [Prompt(task.instruction, episode) for episode in shown]
             ),
-            "heldout.told": self._policy(task, [told]),
+            "heldout.told": self._policy(task, [Prompt(task.instruction)]),
+            "heldout.no_prompt": self._policy(task, [Prompt()]),
+            "heldout.wrong_prompt": self._policy(task, _shown(other), n),
+            "heldout.retrieval_raw": Entrant(raw, len(shown), n),
+            "heldout.retrieval_relative": Entrant(relative, len(shown), n),
+            "heldout.open_loop": Entrant(OpenLoop(shown, n), len(shown), n),
         }
         if task.id in self._official:
             arms["heldout.shown_once_official"] = self._policy(
-                task, _shown(self._official[task.id])
+                task, _shown(self._official[task.id]), n
             )
-        if self.config.controls:
-            names = list(self._shown)
-            other = self._shown[names[(names.index(task.id) + 1) % len(names)]]
-            arms |= {
-                "heldout.retrieval_raw": (
-                    NearestNeighbour(shown, n, task.obs_channels, relative=False),
-                    len(shown),
-                ),
-                "heldout.retrieval_relative": (
-                    NearestNeighbour(shown, n, task.obs_channels, relative=True),
-                    len(shown),
-                ),
-                "heldout.open_loop": (OpenLoop(shown, n), len(shown)),
-                "heldout.wrong_prompt": self._policy(task, _shown(other)),
-                "heldout.no_prompt": self._policy(task, [Prompt()]),
-            }
         self._run(task, arms, meter)
 
-    def _policy(self, task: Task, prompts: Sequence[Prompt]) -> tuple[Actor, int]:
-        policy = Policy(self.model, task.channels, prompts, self.config.episodes)
-        return policy, len(prompts)
+    def _policy(self, task: Task, prompts: Sequence[Prompt], episodes: int = 0) -> Entrant:
+        episodes = episodes or self.config.episodes
+        policy = Policy(self.model, task.channels, prompts, episodes)
+        return Entrant(policy, len(prompts), episodes)
 
     def rows(self) -> list[dict[str, Any]]:
         """The results for result.json; what one demonstration bought carries what it cost."""
@@ -173,21 +174,21 @@ class Exam:
             rows.append(row)
         return rows
 
-    def _run(self, task: Task, arms: dict[str, tuple[Actor, int]], meter: Meter) -> None:
+    def _run(self, task: Task, arms: dict[str, Entrant], meter: Meter) -> None:
         """Each arm plays the environments' next starts; each prompt of an arm the same ones."""
         config = self.config
         seeds = environment_seeds(
             "evaluation", config.seed, registry.task_index(task), config.episodes
         )
-        most = max(num_prompts for _, num_prompts in arms.values())
+        most = max(entrant.num_prompts for entrant in arms.values())
         env = registry.make(task, seeds * most, config.max_episode_steps)
-        for arm, (actor, num_prompts) in arms.items():
-            interaction = Interaction(env, actor)
+        for arm, entrant in arms.items():
+            interaction = Interaction(env, entrant.actor)
             results, episodes = examine(
                 interaction,
                 arm,
-                num_prompts,
-                config.episodes,
+                entrant.num_prompts,
+                entrant.episodes,
                 config.max_episode_steps,
                 config.seed,
             )

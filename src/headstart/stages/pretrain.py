@@ -73,9 +73,9 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
     artifact = Artifact.create(out, "pretrain", config, resume, config.tracker)
     if artifact.is_complete:
         return artifact.result()
-    train, validation = _split(dataset, config)
-    learner = Learner(_build(config, train), config.learner, config.updates)
-    loader, judge = (_loader(config, part, learner.model) for part in (train, validation))
+    train, validation = split(dataset, config)
+    learner = Learner(build_model(config, train), config.learner, config.updates)
+    loader, judge = (make_loader(config, part, learner.model) for part in (train, validation))
     progress = _resume(out, learner, artifact)
     upstream = (read_bill(config.data),)
     bar = tqdm(total=config.updates, initial=progress.updates, desc="pretrain", unit="update")
@@ -112,7 +112,7 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
     return result
 
 
-def _split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Trajectories]:
+def split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Trajectories]:
     """Training and validation episodes; the latter the last of each task that succeeded."""
     left_out = {t.id for t in registry.get_split(config.leave_out)} if config.leave_out else set()
     episodes = [e for e in dataset.episodes() if e.task_id not in left_out]
@@ -131,7 +131,7 @@ def _split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Traj
     )
 
 
-def _build(config: PretrainConfig, data: Trajectories) -> Transformer:
+def build_model(config: PretrainConfig, data: Trajectories) -> Transformer:
     statistics = measure(
         data.obs_channels, data.action_channels, data.obs, data.action, data.last_step
     )
@@ -142,7 +142,7 @@ def _build(config: PretrainConfig, data: Trajectories) -> Transformer:
     return build_transformer(config.model, statistics, vocabulary, config.seed).to(device)
 
 
-def _loader(config: PretrainConfig, data: Trajectories, model: Transformer) -> Loader:
+def make_loader(config: PretrainConfig, data: Trajectories, model: Transformer) -> Loader:
     size = config.model
     words = np.stack([encode(i, model.vocabulary, size.max_words) for i in data.instructions])
     return Loader(data, config.loader, words, size.window, size.demonstration_steps, config.seed)

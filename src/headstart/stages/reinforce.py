@@ -6,22 +6,26 @@ evaluates and writes a checkpoint; so a run that was stopped and resumed is the 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, manifest, write_bytes
-from headstart.config import from_json, to_json
+from headstart.config import from_json
 from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
 from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
+from headstart.model.checkpoint import (
+    load_optimizer,
+    load_training,
+    optimizer_tensors,
+    save_training,
+)
 from headstart.objectives import (
     gaussian_entropy,
     gaussian_logprob,
@@ -71,9 +75,9 @@ class ReinforceConfig:
     """Adam's step size."""
     max_kl: float = 0.03
     """An update ends early once the policy has moved so far [nats]."""
-    gamma: float = 0.99
+    gamma: float = 0.997
     """Discount of a step."""
-    gae_lambda: float = 0.95
+    gae_lambda: float = 0.97
     """Weight of long returns in generalised advantage estimation."""
     clip_coef: float = 0.2
     """How far the probability ratio may move before its gradient is cut."""
@@ -238,24 +242,15 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that learning goes on from."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-        return tensors | {"generator": self.generator.get_state()}
+        model = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        optimizer = optimizer_tensors(self.optimizer, "optimizer")
+        return model | optimizer | {"generator": self.generator.get_state()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what ``tensors`` gave."""
-        model, state = {}, {}
-        for name, tensor in tensors.items():
-            kind, _, key = name.partition(".")
-            if kind == "model":
-                model[key] = tensor
-            elif kind == "optimizer":
-                i, _, key = key.partition(".")
-                state.setdefault(int(i), {})[key] = tensor
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         self.model.load_state_dict(model)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_optimizer(self.optimizer, tensors, "optimizer")
         self.generator.set_state(tensors["generator"])
 
 
@@ -316,7 +311,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
                 config.stop_at_success
             ):
                 progress = _round(learner, task, artifact, progress, meter, bar)
-                _save_checkpoint(out, learner, progress)
+                save_training(out / "checkpoint.safetensors", learner.tensors(), progress)
                 _write_bill(out, meter)
             result = {
                 "arm": "scratch_reinforce",
@@ -406,16 +401,10 @@ def _seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int
     return environment_seeds(purpose, config.seed, registry.task_index(task), n, start)
 
 
-def _save_checkpoint(out: Path, learner: Learner, progress: Progress) -> None:
-    metadata = {"progress": json.dumps(to_json(progress))}
-    write_bytes(out / "checkpoint.safetensors", save(learner.tensors(), metadata))
-
-
 def _load_checkpoint(out: Path, learner: Learner) -> Progress:
     """Put the last checkpoint's state into the learner; without one, a run's beginning."""
-    path = out / "checkpoint.safetensors"
-    if not path.exists():
+    saved = load_training(out / "checkpoint.safetensors")
+    if saved is None:
         return Progress()
-    with safe_open(path, framework="pt") as file:
-        learner.load_tensors({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        return from_json(Progress, json.loads(file.metadata()["progress"]))
+    learner.load_tensors(saved[0])
+    return from_json(Progress, saved[1])

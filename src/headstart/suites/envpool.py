@@ -11,7 +11,6 @@ import numpy as np
 from headstart.suites.base import StepResult
 from headstart.types import Task
 
-
 FRESH_SEED_STRIDE = 100
 """Seeds from an environment to the one that takes its place; pools may use as many."""
 
