@@ -26,7 +26,7 @@ from headstart.seeds import environment_seeds
 from headstart.suites import registry
 from headstart.types import Episode, EvalResult, Task, TokenBatch
 
-SHOWN_ONLY = LoaderConfig(told=0.0, shown=1.0, num_prompts=8, random_frames=0.5)
+SHOWN_ONLY = LoaderConfig(told=0.0, shown=1.0, num_prompts=4, random_frames=0.5)
 """Fine-tuned policies act on a demonstration in their prompt, so that is how they train."""
 
 
@@ -44,7 +44,7 @@ class FinetuneConfig:
     """The tasks to learn, each by itself."""
     counts: tuple[int, ...] = (1, 5)
     """Demonstrations to learn from; each count is an arm, ``heldout.demos_1`` and so on."""
-    updates: int = 100
+    updates: int = 50
     """Optimiser steps of a pre-trained model."""
     learner: LearnerConfig = field(
         default_factory=lambda: LearnerConfig(
