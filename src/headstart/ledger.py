@@ -163,6 +163,18 @@ def total(bills: Sequence[Bill]) -> Cost:
     return sum(costs.values(), Cost())
 
 
+def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
+    """The part of a collection's cost that some of its episodes were, by their simulator steps."""
+    if not cost.env_steps:
+        return Cost({"demonstration": env_steps}, demonstrations, None, None, None, None)
+    fraction = env_steps / cost.env_steps
+    core_s, gpu_s, flops, wall_s = (
+        None if quantity is None else quantity * fraction
+        for quantity in (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s)
+    )
+    return Cost({"demonstration": env_steps}, demonstrations, core_s, gpu_s, flops, wall_s)
+
+
 def price_to_threshold(curve: Curve, threshold: float) -> tuple[Number, bool]:
     """(price, censored) of a success rate: the cost at the first measurement that has it.
 

@@ -131,7 +131,7 @@ def laptop(out: Path, seed: int) -> Recipe:
         model=ModelConfig(),
         loader=LoaderConfig(),
         finetune_updates=50,
-        scratch_updates=400,
+        scratch_updates=300,
         episodes=20,
         reinforce_task="metaworld/door-unlock",
         reinforce_steps=600_000,

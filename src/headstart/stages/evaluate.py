@@ -17,7 +17,7 @@ from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
 from headstart.config import free
 from headstart.data.store import demonstrations_of
-from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.ledger import Bill, Cost, Meter, read_bill, share_of, write_bill
 from headstart.model.checkpoint import load_model
 from headstart.model.policy import Policy, Prompt
 from headstart.rollout import Interaction, examine
@@ -166,11 +166,14 @@ class Exam:
     def rows(self) -> list[dict[str, Any]]:
         """The results for result.json; what one demonstration bought carries what it cost."""
         rows = []
+        made = Cost.unknown()
+        if self.config.heldout_demonstrations is not None:
+            made = read_bill(self.config.heldout_demonstrations).cost
         for result in self.results:
             row = asdict(result)
             if result.arm == "heldout.shown_once":
                 steps = self._shown[result.task][result.demonstration].num_steps
-                row["cost"] = Cost({"expert": steps}, demonstrations=1).to_json()
+                row["cost"] = share_of(made, steps, demonstrations=1).to_json()
             rows.append(row)
         return rows
 

@@ -15,7 +15,7 @@ from headstart.artifact import Artifact, manifest, write_card
 from headstart.config import free
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
-from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.ledger import Bill, Cost, Meter, read_bill, share_of, write_bill
 from headstart.model.checkpoint import load_model, save_model
 from headstart.model.learner import Learner, LearnerConfig
 from headstart.model.policy import Policy, Prompt
@@ -53,7 +53,7 @@ class FinetuneConfig:
     )
     scratch: bool = True
     """Also train the same model from random weights, ``heldout.scratch_demos_1`` and so on."""
-    scratch_updates: int = 400
+    scratch_updates: int = 300
     """Optimiser steps from scratch: to convergence."""
     scratch_learner: LearnerConfig = field(default_factory=LearnerConfig)
     loader: LoaderConfig = SHOWN_ONLY
@@ -112,22 +112,23 @@ class School:
         self.out = out
         self.rows: list[dict[str, Any]] = []
         dataset = Dataset(config.data)
+        self._demonstrations_cost = read_bill(config.demonstrations).cost
         self._channels = (dataset.obs_channels, dataset.action_channels)
         self._old = Trajectories.from_episodes(dataset.episodes(), *self._channels)
 
     def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> None:
         """Train one policy on these demonstrations, evaluate it, and add its row."""
         with Meter() as own:
-            own.count_demonstrations(len(shown))
-            own.count_env_steps("expert", sum(e.num_steps for e in shown))
             scratch = arm == "scratch_demos"
             model = self._learn(shown, scratch, own)
-        cost = own.cost()
-        meter.count_flops(cost.flops or 0.0)
+        trained = own.cost()
+        meter.count_flops(trained.flops or 0.0)
+        steps = sum(episode.num_steps for episode in shown)
+        cost = share_of(self._demonstrations_cost, steps, len(shown)) + trained
         if not scratch:
             save_model(self.out / "models" / f"{task.name}-{len(shown)}", model)
         result = self._examine(task, shown, f"heldout.{arm}_{len(shown)}", model, meter)
-        self.rows.append(asdict(result) | {"cost": cost.to_json(), "wall_s": cost.wall_s})
+        self.rows.append(asdict(result) | {"cost": cost.to_json(), "wall_s": trained.wall_s})
 
     def _learn(self, shown: list[Episode], scratch: bool, meter: Meter) -> Transformer:
         config = self.config

@@ -6,6 +6,8 @@ evaluates and writes a checkpoint; so a run that was stopped and resumed is the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -305,7 +307,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
     artifact.truncate_metrics(progress.env_steps)
     spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
     bar = tqdm(total=config.env_steps, initial=progress.env_steps, unit="step", desc=config.task)
-    with bar, Meter(spent) as meter:
+    with bar, _one_thread(), Meter(spent) as meter:
         try:
             while progress.env_steps < config.env_steps and not progress.reached(
                 config.stop_at_success
@@ -329,6 +331,17 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
 
 def _write_bill(out: Path, meter: Meter) -> None:
     write_bill(out, Bill(manifest(out), "reinforce", out.name, meter.cost()))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The networks are small: a second thread waits more than it works, and slows the simulator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _round(
