@@ -136,7 +136,7 @@ class Exam:
     def heldout(self, task: Task, meter: Meter) -> None:
         """Every arm and control of a task the model never saw."""
         shown = self._shown[task.id]
-        n = self.config.control_episodes
+        n = min(self.config.control_episodes, self.config.episodes)
         names = list(self._shown)
         other = self._shown[names[(names.index(task.id) + 1) % len(names)]]
         raw, relative = (NearestNeighbour(shown, n, task.obs_channels, r) for r in (False, True))
