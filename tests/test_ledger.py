@@ -18,6 +18,7 @@ from headstart.ledger import (
     price_row,
     price_to_threshold,
     read_bill,
+    share_of,
     total,
     write_bill,
 )
@@ -173,3 +174,11 @@ def test_a_price_row_with_an_unknown_cost_has_no_price():
     row = price_row("scratch", "suite/reach", "core_s", 0.5, curves, 5.0, 1)
     assert (row["marginal"], row["full"], row["amortised"]) == (None, None, None)
     assert row["interval"] == [None, None]
+
+
+def test_a_share_of_a_collection_goes_by_its_simulator_steps():
+    made = Cost({"expert": 300, "perturbed-expert": 100}, demonstrations=8, core_s=20.0, wall_s=4.0)
+    share = share_of(made, env_steps=100, demonstrations=2)
+    assert share == Cost({"demonstration": 100}, demonstrations=2, core_s=5.0, wall_s=1.0)
+    unknown = share_of(Cost.unknown(), env_steps=100, demonstrations=2)
+    assert (unknown.env_steps, unknown.demonstrations, unknown.core_s) == (100, 2, None)

@@ -30,6 +30,9 @@ from headstart.tracking import make_tracker
 
 FORMAT_VERSION = 1
 
+MEMORY_PER_ENV_MB = 25
+"""What one simulator takes: EnvPool keeps a model for each."""
+
 NOT_CONTENT = ("ledger.json", "metrics.jsonl", "README.md", "tensorboard", "trackio", "wandb")
 """Top-level names that an artifact's identity leaves out, as it does hidden files and logs."""
 
@@ -158,6 +161,23 @@ def manifest(root: Path | str) -> str:
             continue
         digest.update(f"{'/'.join(parts)}\0{_content_sha256(path, parts)}\n".encode())
     return digest.hexdigest()
+
+
+def check_memory(num_envs: int) -> None:
+    """Refuse to start what would not fit.
+
+    Raises:
+        ValueError: no environment, or more than the free memory holds.
+    """
+    if num_envs < 1:
+        raise ValueError(f"{num_envs} environments can do nothing; use at least 1")
+    needed_mb = num_envs * MEMORY_PER_ENV_MB
+    available_mb = psutil.virtual_memory().available / 2**20
+    if needed_mb > available_mb:
+        raise ValueError(
+            f"{num_envs} environments need about {needed_mb} MB of memory, and"
+            f" {available_mb:.0f} MB are free; use fewer environments or episodes"
+        )
 
 
 @contextmanager

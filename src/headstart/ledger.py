@@ -10,13 +10,13 @@ import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.artifact import read_json, write_json
+from headstart.artifact import manifest, read_json, write_json
 from headstart.config import from_json, to_json
 from headstart.stats import bootstrap_mean
 
@@ -117,6 +117,9 @@ class Meter:
         return self._counted + Cost(core_s=core, gpu_s=wall * self._num_gpus, wall_s=wall)
 
 
+_UNFINISHED = "unfinished-"
+
+
 @dataclass(frozen=True)
 class Bill:
     """An artifact's own cost and its ancestors' bills."""
@@ -134,6 +137,21 @@ def write_bill(root: Path | str, bill: Bill) -> None:
     write_json(Path(root) / "ledger.json", bill)
 
 
+def write_unfinished_bill(
+    root: Path | str, stage: str, cost: Cost, ancestors: tuple[Bill, ...] = ()
+) -> None:
+    """Write what a run has spent so far, finished or not: what is spent is spent."""
+    root = Path(root)
+    write_bill(root, Bill(f"{_UNFINISHED}{_place(root)}", stage, root.name, cost, ancestors))
+
+
+def settle(root: Path | str) -> None:
+    """Give a complete artifact's bill its identity, unless it has one."""
+    bill = read_bill(root)
+    if bill.identity.startswith(_UNFINISHED):
+        write_bill(root, replace(bill, identity=manifest(root)))
+
+
 def read_bill(root: Path | str) -> Bill:
     """The bill of the artifact in ``root``; without one, a bill whose cost is unknown.
 
@@ -143,8 +161,7 @@ def read_bill(root: Path | str) -> Bill:
     root = Path(root)
     path = root / "ledger.json"
     if not path.exists():
-        place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()
-        return Bill(f"unknown-{place}", "unknown", root.name, Cost.unknown())
+        return Bill(f"unknown-{_place(root)}", "unknown", root.name, Cost.unknown())
     return from_json(Bill, read_json(path), where=str(path))
 
 
@@ -262,6 +279,11 @@ def price_row(
 
 def _add(a: Any, b: Any) -> Any:
     return None if a is None or b is None else a + b
+
+
+def _place(root: Path) -> str:
+    """Stands for the identity of what has none: where it lies."""
+    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()
 
 
 def _clocks() -> tuple[float, float]:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from headstart.artifact import read_json, write_json
+from headstart.artifact import check_memory, read_json, write_json
 from headstart.config import did_you_mean, differences, to_json
 from headstart.data.loader import LoaderConfig
 from headstart.model.transformer import ModelConfig
@@ -19,9 +17,6 @@ from headstart.stages.finetune import FinetuneConfig, finetune
 from headstart.stages.pretrain import PretrainConfig, pretrain
 from headstart.stages.reinforce import ReinforceConfig, reinforce
 from headstart.stages.report import ReportConfig, report
-
-MEMORY_PER_ENV_MB = 25
-"""What one simulator takes; EnvPool keeps a model for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,21 +185,6 @@ def run(config: RunConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     finetune(recipe.finetune, out / "finetune", resume)
     reinforce(recipe.reinforce, out / "reinforce", resume)
     return report(ReportConfig(runs=(out,)))
-
-
-def check_memory(num_envs: int) -> None:
-    """Refuse to start what would not fit.
-
-    Raises:
-        ValueError: so many simulators need more memory than there is.
-    """
-    needed_mb = num_envs * MEMORY_PER_ENV_MB
-    available_mb = psutil.virtual_memory().available / 2**20
-    if needed_mb > available_mb:
-        raise ValueError(
-            f"{num_envs} environments need about {needed_mb} MB of memory, and"
-            f" {available_mb:.0f} MB are free; use fewer episodes or prompts"
-        )
 
 
 def _begin(config: RunConfig, recipe: Recipe, out: Path, resume: bool) -> None:

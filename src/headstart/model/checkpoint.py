@@ -26,7 +26,7 @@ def save_model(root: Path, model: Transformer) -> None:
 
     A process that dies in between leaves weights that model.json's checksum refuses.
     """
-    content = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    content = save({name: t.cpu().contiguous() for name, t in model.state_dict().items()})
     write_bytes(root / "model.safetensors", content)
     write_json(
         root / "model.json",
@@ -102,7 +102,7 @@ def save_training(path: Path, tensors: dict[str, Tensor], progress: Any) -> None
     Args:
         progress: a dataclass or JSON values.
     """
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     digest = _digest(contiguous)
     metadata = {"progress": json.dumps(to_json(progress)), "sha256": digest}
     write_bytes(path, save(contiguous, metadata))

@@ -37,6 +37,14 @@ class ModelConfig:
     demonstration_steps: int = 32
     """Evenly spaced steps that a demonstration in the prompt is cut down to."""
     max_words: int = 16
+    """Words of an instruction; longer ones are cut."""
+
+    def __post_init__(self) -> None:
+        if self.n_embd % (2 * self.n_head):
+            raise ValueError(
+                f"n_embd {self.n_embd} is no multiple of twice n_head {self.n_head}; heads must"
+                " have an even, whole width"
+            )
 
 
 class Predictions(NamedTuple):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, write_card
+from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.scripted import ScriptedExpert
 from headstart.config import free
 from headstart.data.store import Dataset, DatasetWriter
-from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
 from headstart.rollout import Interaction, run_episodes
 from headstart.seeds import environment_seeds
 from headstart.suites import registry
@@ -28,7 +28,7 @@ class CollectConfig:
     split: str = "metaworld/ml45-train"
     """The tasks, ``suite/split``, or one task, ``suite/name``."""
     seed: int = 0
-    purpose: str = "data"
+    purpose: Literal["data", "prompt"] = "data"
     """What the episodes are for; purposes never share a start (headstart.seeds)."""
     env_steps: int = 100_000
     """Simulator steps in all, shared equally by the tasks. 0: one episode an environment."""
@@ -55,8 +55,17 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         ValueError: no such split; ``out`` holds something else.
     """
     tasks = registry.get_split(config.split)
+    least = 2 * len(tasks) * config.num_envs * config.max_episode_steps // 6
+    if config.env_steps and config.env_steps < least:
+        raise ValueError(
+            f"{config.env_steps} environment steps are too few for {len(tasks)} tasks in"
+            f" {config.num_envs} environments each; use at least {least}, or fewer environments"
+        )
+    check_memory(config.num_envs)
+    environment_seeds(config.purpose, config.seed, 0, config.num_envs)  # refuses a bad seed
     artifact = Artifact.create(out, "collect", config, resume, config.tracker)
     if artifact.is_complete:
+        settle(out)
         return artifact.result()
     spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
     with Meter(spent) as meter, DatasetWriter(out, tasks[0]) as writer:
@@ -72,11 +81,12 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
                     left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
                     budget, limit = left // tasks_left, left if tasks_left == 1 else None
                 writer.save_episodes(_record(config, task, budget, limit, meter))
+                write_unfinished_bill(out, "collect", meter.cost())
         finally:  # what an interrupted run has spent is spent
-            write_bill(out, Bill("unfinished", "collect", out.name, meter.cost()))
+            write_unfinished_bill(out, "collect", meter.cost())
     result = _summary(Dataset(out))
     artifact.write_result(result)
-    write_bill(out, Bill(manifest(out), "collect", out.name, meter.cost()))
+    settle(out)
     write_card(out, f"Demonstrations on {config.split}", _card(config, result, meter.cost()))
     return result
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, write_card
+from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
 from headstart.config import free
 from headstart.data.store import demonstrations_of
-from headstart.ledger import Bill, Cost, Meter, read_bill, share_of, write_bill
+from headstart.ledger import Cost, Meter, read_bill, settle, share_of, write_unfinished_bill
 from headstart.model.checkpoint import load_model
 from headstart.model.policy import Policy, Prompt
 from headstart.rollout import Interaction, examine
@@ -66,15 +66,17 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
     Raises:
         ValueError: a missing or damaged model or dataset; a task without a demonstration.
     """
+    heldout = registry.get_split(config.heldout) if config.heldout else []
+    seen = registry.get_split(config.seen) if config.seen else []
+    check_memory(config.prompts * config.episodes)
+    exam = Exam(config, heldout)
     artifact = Artifact.create(out, "evaluate", config, resume, config.tracker)
     if artifact.is_complete:
+        settle(out)
         return artifact.result()
-    exam = Exam(config)
     parents = [config.model, config.seen_demonstrations, config.heldout_demonstrations]
     bills = tuple(read_bill(p) for p in parents if p is not None)
     spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
-    heldout = registry.get_split(config.heldout) if config.heldout else []
-    seen = registry.get_split(config.seen) if config.seen else []
     with Meter(spent) as meter:
         try:
             for task in tqdm(heldout, desc="evaluate held-out", unit="task"):
@@ -82,7 +84,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
             for task in tqdm(seen, desc="evaluate seen", unit="task"):
                 exam.seen(task, meter)
         finally:  # what an interrupted run has spent is spent
-            write_bill(out, Bill("unfinished", "evaluate", out.name, meter.cost(), bills))
+            write_unfinished_bill(out, "evaluate", meter.cost(), bills)
     retrieval = choose_retrieval(exam.results)
     result = {
         "protocol": {
@@ -91,15 +93,19 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
             "success": "at any step",
             "max_steps": config.max_episode_steps,
             "episodes_per_prompt": config.episodes,
+            "episodes_per_prompt_of_controls": config.control_episodes,
+            "starts": "no two episodes of an arm share one, nor any with data or prompts",
+            "seen_tasks_are_shown": "an unperturbed episode of the training data",
+            "wrong_prompt": "a demonstration of each of the other held-out tasks",
             "action": "mean of the predicted bins",
-            "retrieval": f"the better of two: {retrieval}",
+            "retrieval": f"the better of two: {retrieval.removeprefix('heldout.')}",
         },
         "rows": exam.rows(),
         "replays": exam.replays,
         "wall_s": meter.cost().wall_s,
     }
     artifact.write_result(result)
-    write_bill(out, Bill(manifest(out), "evaluate", out.name, meter.cost(), bills))
+    settle(out)
     write_card(out, "Evaluation off the bat", _card(config, exam.results))
     return result
 
@@ -116,7 +122,7 @@ class Entrant:
 class Exam:
     """Runs the arms of each task in one pool of environments, and keeps what came out."""
 
-    def __init__(self, config: EvaluateConfig) -> None:
+    def __init__(self, config: EvaluateConfig, heldout: Sequence[Task]) -> None:
         self.config = config
         self.model = load_model(Path(config.model))
         self.results: list[EvalResult] = []
@@ -125,6 +131,12 @@ class Exam:
         self._shown = demonstrations_of(config.heldout_demonstrations, config.prompts)
         official = resources.files("headstart.suites") / "metaworld_official"
         self._official = demonstrations_of(Path(str(official)), config.prompts)
+        for task in heldout:
+            if not self._shown.get(task.id):
+                raise ValueError(
+                    f"no demonstration of {task.id} to show; name a dataset that has one with"
+                    " --heldout-demonstrations, or leave held-out tasks out with --heldout ''"
+                )
 
     def seen(self, task: Task, meter: Meter) -> None:
         """Told, and shown one demonstration."""
@@ -137,8 +149,8 @@ class Exam:
         """Every arm and control of a task the model never saw."""
         shown = self._shown[task.id]
         n = min(self.config.control_episodes, self.config.episodes)
-        names = list(self._shown)
-        other = self._shown[names[(names.index(task.id) + 1) % len(names)]]
+        others = {name: s for name, s in self._shown.items() if name != task.id}
+        wrong = [episodes[0] for episodes in (others or self._shown_seen).values()]
         raw, relative = (NearestNeighbour(shown, n, task.obs_channels, r) for r in (False, True))
         arms = {
             "heldout.shown_once": self._policy(task, _shown(shown)),
@@ -147,14 +159,15 @@ class Exam:
             ),
             "heldout.told": self._policy(task, [Prompt(task.instruction)]),
             "heldout.no_prompt": self._policy(task, [Prompt()]),
-            "heldout.wrong_prompt": self._policy(task, _shown(other), n),
             "heldout.retrieval_raw": Entrant(raw, len(shown), n),
             "heldout.retrieval_relative": Entrant(relative, len(shown), n),
             "heldout.open_loop": Entrant(OpenLoop(shown, n), len(shown), n),
         }
+        if wrong:
+            arms["heldout.wrong_prompt"] = self._policy(task, _shown(wrong[: len(shown)]), n)
         if task.id in self._official:
             arms["heldout.shown_once_official"] = self._policy(
-                task, _shown(self._official[task.id]), n
+                task, _shown(self._official[task.id])
             )
         self._run(task, arms, meter)
 
@@ -178,13 +191,11 @@ class Exam:
         return rows
 
     def _run(self, task: Task, arms: dict[str, Entrant], meter: Meter) -> None:
-        """Each arm plays the environments' next starts; each prompt of an arm the same ones."""
+        """Each arm plays the environments' next starts: no two episodes have the same one."""
         config = self.config
-        seeds = environment_seeds(
-            "evaluation", config.seed, registry.task_index(task), config.episodes
-        )
-        most = max(entrant.num_prompts for entrant in arms.values())
-        env = registry.make(task, seeds * most, config.max_episode_steps)
+        most = max(entrant.num_prompts * entrant.episodes for entrant in arms.values())
+        seeds = environment_seeds("evaluation", config.seed, registry.task_index(task), most)
+        env = registry.make(task, seeds, config.max_episode_steps)
         for arm, entrant in arms.items():
             interaction = Interaction(env, entrant.actor)
             results, episodes = examine(

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, write_card
+from headstart.artifact import Artifact, write_card
 from headstart.config import free
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
-from headstart.ledger import Bill, Cost, Meter, read_bill, share_of, write_bill
+from headstart.ledger import Cost, Meter, read_bill, settle, share_of, write_unfinished_bill
 from headstart.model.checkpoint import load_model, save_model
 from headstart.model.learner import Learner, LearnerConfig
 from headstart.model.policy import Policy, Prompt
@@ -54,7 +54,7 @@ class FinetuneConfig:
     scratch: bool = True
     """Also train the same model from random weights, ``heldout.scratch_demos_1`` and so on."""
     scratch_updates: int = 300
-    """Optimiser steps from scratch: to convergence."""
+    """Optimiser steps from scratch. It is charged for all of them, needed or not."""
     scratch_learner: LearnerConfig = field(default_factory=LearnerConfig)
     loader: LoaderConfig = SHOWN_ONLY
     episodes: int = 20
@@ -85,6 +85,7 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
             )
     artifact = Artifact.create(out, "finetune", config, resume, config.tracker)
     if artifact.is_complete:
+        settle(out)
         return artifact.result()
     bills = tuple(read_bill(p) for p in (config.model, config.demonstrations, config.data))
     spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
@@ -96,10 +97,10 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
             for task, count, arm in tqdm(work, desc="finetune", unit="policy"):
                 school.teach(task, shown[task.id][:count], arm, meter)
         finally:  # what an interrupted run has spent is spent
-            write_bill(out, Bill("unfinished", "finetune", out.name, meter.cost(), bills))
+            write_unfinished_bill(out, "finetune", meter.cost(), bills)
     result = {"rows": school.rows, "wall_s": meter.cost().wall_s}
     artifact.write_result(result)
-    write_bill(out, Bill(manifest(out), "finetune", out.name, meter.cost(), bills))
+    settle(out)
     write_card(out, "Fine-tuned on a few demonstrations", _card(config, school.rows))
     return result
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, write_card
+from headstart.artifact import Artifact, write_card
 from headstart.config import free, from_json
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset
-from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
 from headstart.model.channels import measure
 from headstart.model.checkpoint import load_training, save_model, save_training
 from headstart.model.learner import Learner, LearnerConfig
@@ -69,35 +69,27 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
     Raises:
         ValueError: no dataset there, or a damaged one; ``out`` holds something else.
     """
+    if config.updates < 1:
+        raise ValueError(f"{config.updates} updates train nothing; use at least 1")
+    device = pick_device(config.device)
     dataset = Dataset(config.data)
     artifact = Artifact.create(out, "pretrain", config, resume, config.tracker)
     if artifact.is_complete:
+        settle(out)
         return artifact.result()
     train, validation = split(dataset, config)
-    learner = Learner(build_model(config, train), config.learner, config.updates)
+    learner = Learner(build_model(config, train).to(device), config.learner, config.updates)
     loader, judge = (make_loader(config, part, learner.model) for part in (train, validation))
     progress = _resume(out, learner, artifact)
-    upstream = (read_bill(config.data),)
-    bar = tqdm(total=config.updates, initial=progress.updates, desc="pretrain", unit="update")
-    with bar, Meter(progress.cost, int(learner.device.type == "cuda")) as meter:
-        for update in range(progress.updates, config.updates):
-            loss = learner.step([loader.batch(update)], update)
-            bar.update()
-            if (update + 1) % config.log_every == 0:
-                artifact.log({"step": update + 1} | _metrics("train", loss))
-                bar.set_postfix(action_loss=f"{loss.action.item():.3f}")
-            last = update + 1 == config.updates
-            if (update + 1) % config.checkpoint_every == 0 or last:
-                artifact.log({"step": update + 1} | _validate(learner, judge))
-                meter.count_flops(learner.take_flops())
-                save_training(
-                    out / "checkpoint.safetensors",
-                    learner.tensors(),
-                    Progress(update + 1, meter.cost()),
-                )
+    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
+    gpus = int(learner.device.type == "cuda")
+    with Meter(spent, gpus) as meter, Meter(progress.cost, gpus) as straight:
+        try:
+            _train(config, artifact, learner, (loader, judge), progress, (meter, straight))
+        finally:  # what an interrupted run has spent is spent
+            write_unfinished_bill(out, "pretrain", meter.cost(), (read_bill(config.data),))
     save_model(out, learner.model)
-    (out / "checkpoint.safetensors").unlink()
-    cost = meter.cost()
+    cost = straight.cost()
     result = {
         "parameters": learner.model.num_parameters(),
         "updates": config.updates,
@@ -107,9 +99,40 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
         "flops_per_s": (cost.flops or 0.0) / max(cost.wall_s or 0.0, 1e-9),
     }
     artifact.write_result(result)
-    write_bill(out, Bill(manifest(out), "pretrain", out.name, cost, upstream))
+    settle(out)
     write_card(out, "A pre-trained sequence model", _card(config, dataset, result))
+    (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return result
+
+
+def _train(
+    config: PretrainConfig,
+    artifact: Artifact,
+    learner: Learner,
+    loaders: tuple[Loader, Loader],
+    progress: Progress,
+    meters: tuple[Meter, Meter],
+) -> None:
+    """All updates from where ``progress`` says. The second meter is what checkpoints carry."""
+    loader, judge = loaders
+    bar = tqdm(total=config.updates, initial=progress.updates, desc="pretrain", unit="update")
+    with bar:
+        for update in range(progress.updates, config.updates):
+            loss = learner.step([loader.batch(update)], update)
+            flops = learner.take_flops()
+            for meter in meters:
+                meter.count_flops(flops)
+            bar.update()
+            if (update + 1) % config.log_every == 0:
+                artifact.log({"step": update + 1} | _metrics("train", loss))
+                bar.set_postfix(action_loss=f"{loss.action.item():.3f}")
+            if (update + 1) % config.checkpoint_every == 0 or update + 1 == config.updates:
+                artifact.log({"step": update + 1} | _validate(learner, judge))
+                save_training(
+                    artifact.root / "checkpoint.safetensors",
+                    learner.tensors(),
+                    Progress(update + 1, meters[1].cost()),
+                )
 
 
 def split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Trajectories]:
@@ -131,15 +154,24 @@ def split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Traje
     )
 
 
+def pick_device(name: str) -> str:
+    """``auto`` is a GPU where there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("auto", "cpu", best):
+        raise ValueError(f"no device '{name}' here; use {best} or auto")
+    return best if name == "auto" else name
+
+
 def build_model(config: PretrainConfig, data: Trajectories) -> Transformer:
     statistics = measure(
         data.obs_channels, data.action_channels, data.obs, data.action, data.last_step
     )
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     vocabulary = build_vocabulary(data.instructions)
-    return build_transformer(config.model, statistics, vocabulary, config.seed).to(device)
+    return build_transformer(config.model, statistics, vocabulary, config.seed)
 
 
 def make_loader(config: PretrainConfig, data: Trajectories, model: Transformer) -> Loader:
@@ -163,8 +195,10 @@ def _resume(out: Path, learner: Learner, artifact: Artifact) -> Progress:
 def _validate(learner: Learner, loader: Loader) -> dict[str, float]:
     """Losses on episodes kept out of training, the same batches every time."""
     losses = [learner.loss(loader.batch(k)) for k in range(VALIDATION_BATCHES)]
-    parts = {key: [getattr(loss, key).item() for loss in losses] for key in ("action", "change")}
-    return {f"val/{key}_loss": float(np.mean(values)) for key, values in parts.items()}
+    return {
+        "val/action_loss": float(np.mean([loss.action.item() for loss in losses])),
+        "val/observation_loss": float(np.mean([loss.change.item() for loss in losses])),
+    }
 
 
 def _metrics(prefix: str, loss: Any) -> dict[str, float]:

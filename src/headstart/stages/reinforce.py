@@ -18,9 +18,9 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, write_bytes
+from headstart.artifact import Artifact, write_bytes
 from headstart.config import from_json
-from headstart.ledger import Bill, Cost, Meter, read_bill, write_bill
+from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
 from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import (
     load_optimizer,
@@ -301,6 +301,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
     task = registry.get_task(config.task)
     artifact = Artifact.create(out, "reinforce", config, resume)
     if artifact.is_complete:
+        settle(out)
         return artifact.result()
     learner = Learner(config, task)
     progress = _load_checkpoint(out, learner)
@@ -314,7 +315,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
             ):
                 progress = _round(learner, task, artifact, progress, meter, bar)
                 save_training(out / "checkpoint.safetensors", learner.tensors(), progress)
-                _write_bill(out, meter)
+                write_unfinished_bill(out, "reinforce", meter.cost())
             result = {
                 "arm": "scratch_reinforce",
                 "task": config.task,
@@ -325,12 +326,9 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
             write_bytes(out / "model.safetensors", save(learner.model.state_dict()))
             artifact.write_result(result)
         finally:  # what an interrupted run has spent is spent
-            _write_bill(out, meter)
+            write_unfinished_bill(out, "reinforce", meter.cost())
+    settle(out)
     return result
-
-
-def _write_bill(out: Path, meter: Meter) -> None:
-    write_bill(out, Bill(manifest(out), "reinforce", out.name, meter.cost()))
 
 
 @contextmanager

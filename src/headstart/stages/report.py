@@ -59,6 +59,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
     if not config.runs:
         raise ValueError("nothing to report on: name one or more run folders")
     runs = [Run.read(Path(path)) for path in config.runs]
+    _check_pool(runs)
     content = summarise(runs)
     out = Path(config.out or config.runs[0])
     write_json(out / "report.json", content)
@@ -68,6 +69,18 @@ def report(config: ReportConfig) -> dict[str, Any]:
     write_bytes(out / "report.html", html.encode())
     print(json.dumps(to_json(content), indent=2) if config.json else format_table(content))
     return content
+
+
+def _check_pool(runs: Sequence[Run]) -> None:
+    """Several runs are seeds of one experiment, each counted once."""
+    recipes = {run.recipe.get("recipe") for run in runs}
+    if len(recipes) > 1:
+        raise ValueError(
+            f"runs of different recipes cannot be pooled: {', '.join(sorted(map(str, recipes)))}"
+        )
+    seeds = [run.recipe.get("seed") for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"a seed can be pooled once; these runs have seeds {seeds}")
 
 
 # ---- reading
