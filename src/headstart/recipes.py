@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from headstart.config import did_you_mean, differences, to_json
 from headstart.data.loader import LoaderConfig
 from headstart.model.transformer import ModelConfig
 from headstart.stages.collect import CollectConfig, collect
-from headstart.stages.evaluate import EvaluateConfig, evaluate
+from headstart.stages.evaluate import EvaluateConfig, evaluate, rates
 from headstart.stages.finetune import FinetuneConfig, finetune
 from headstart.stages.pretrain import PretrainConfig, pretrain
 from headstart.stages.reinforce import ReinforceConfig, reinforce
@@ -24,9 +24,11 @@ class RunConfig:
     """Settings of a whole run."""
 
     recipe: str = "laptop"
-    """smoke (a minute), laptop (a quarter of an hour) or workstation (hours; all 50 tasks)."""
+    """smoke (half a minute), laptop (a quarter of an hour) or workstation (hours)."""
     seed: int = 0
     """The run's seed, 0 to 399: data, weights and every environment."""
+    tracker: str = "tensorboard"
+    """Where metrics go beside JSON lines: tensorboard, none, trackio or wandb."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +178,15 @@ def run(config: RunConfig, out: Path, resume: bool = False) -> dict[str, Any]:
             f"unknown recipe '{config.recipe}'{did_you_mean(config.recipe, list(RECIPES))}"
         )
     recipe = RECIPES[config.recipe](out, config.seed)
+    recipe = replace(recipe, pretrain=replace(recipe.pretrain, tracker=config.tracker))
     check_memory(recipe.num_envs)
     _begin(config, recipe, out, resume)
     collect(recipe.data, out / "data", resume)
     collect(recipe.demonstrations, out / "demonstrations", resume)
     pretrain(recipe.pretrain, out / "pretrain", resume)
-    evaluate(recipe.evaluate, out / "evaluate", resume)
+    result = evaluate(recipe.evaluate, out / "evaluate", resume)
+    for arm, rate in rates(result["rows"]).items():
+        print(f"{arm:28s} {rate:6.1%}", flush=True)
     finetune(recipe.finetune, out / "finetune", resume)
     reinforce(recipe.reinforce, out / "reinforce", resume)
     return report(ReportConfig(runs=(out,)))

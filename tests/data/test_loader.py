@@ -83,9 +83,9 @@ def test_only_successful_episodes_of_the_same_task_are_shown():
     assert seen == {0, 2, 3}
 
 
-def test_a_task_without_success_is_refused():
-    failed = [sequences.episode("t/a", "go", 4, 0, success=False)]
-    with pytest.raises(ValueError, match="t/a: no episode succeeded"):
-        Trajectories.from_episodes(failed, sequences.OBS, sequences.ACTIONS)
+def test_where_no_success_is_known_every_episode_may_be_shown():
+    failed = [sequences.episode("t/a", "go", 4, k, success=False) for k in range(2)]
+    data = Trajectories.from_episodes(failed, sequences.OBS, sequences.ACTIONS)
+    assert data.shows.tolist() == [True, True]
     with pytest.raises(ValueError, match="no episode to train on"):
         Trajectories.from_episodes([], sequences.OBS, sequences.ACTIONS)

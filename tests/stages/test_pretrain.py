@@ -94,12 +94,19 @@ def test_a_terminated_process_leaves_what_can_be_resumed(data: Path, tmp_path: P
     assert stage.load_training(out / "checkpoint.safetensors") is not None
 
 
-def test_losses_on_episodes_kept_out_are_logged_and_left_out_tasks_unseen(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_losses_on_episodes_kept_out_are_logged(data: Path, tmp_path: Path):
     result = pretrain(config(data), tmp_path / "a")
     assert result["tasks"] == ["t/0", "t/1"]
-    assert "val/action_loss" in (tmp_path / "a" / "metrics.jsonl").read_text()
+    metrics = (tmp_path / "a" / "metrics.jsonl").read_text()
+    assert "val/action_loss" in metrics and "val/observation_loss" in metrics
+
+
+def test_a_task_left_out_is_never_trained_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stage.registry, "get_split", lambda name: [SCHEMA])
+    monkeypatch.setattr(type(SCHEMA), "id", property(lambda task: "t/1"))
+    assert pretrain(config(data, leave_out="some/split"), tmp_path / "a")["tasks"] == ["t/0"]
 
 
 def test_another_config_is_refused_on_resume(data: Path, tmp_path: Path):

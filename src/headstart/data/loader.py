@@ -39,7 +39,7 @@ class Trajectories:
     start: np.ndarray  # (E,) int64
     length: np.ndarray  # (E,) int64
     task_of_episode: np.ndarray  # (E,) int64
-    shows: np.ndarray  # (E,) bool: succeeded, so fit to be shown as a demonstration
+    shows: np.ndarray  # (E,) bool: fit to be shown as a demonstration
 
     @classmethod
     def from_episodes(
@@ -50,8 +50,11 @@ class Trajectories:
     ) -> Trajectories:
         """Lay these episodes end to end.
 
+        Episodes that succeeded are fit to be shown; of a task that none is known to have
+        succeeded on, all are.
+
         Raises:
-            ValueError: no episode, or a task of which none succeeded.
+            ValueError: no episode.
         """
         if not episodes:
             raise ValueError("there is no episode to train on")
@@ -59,10 +62,8 @@ class Trajectories:
         ordered = sorted(episodes, key=lambda e: tasks.index(e.task_id))
         length = np.array([e.num_steps for e in ordered])
         instructions = {e.task_id: e.instruction for e in episodes}
-        shows = np.array([bool(e.success.any()) for e in ordered])
-        for task in tasks:
-            if not any(s for s, e in zip(shows, ordered, strict=True) if e.task_id == task):
-                raise ValueError(f"{task}: no episode succeeded, so there is nothing to show")
+        solved = {e.task_id for e in episodes if e.success.any()}
+        shows = np.array([bool(e.success.any()) or e.task_id not in solved for e in ordered])
         return cls(
             obs_channels,
             action_channels,

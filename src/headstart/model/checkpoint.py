@@ -48,6 +48,9 @@ def load_model(root: Path, device: str = "cpu") -> Transformer:
         ValueError: no model there, of another version, or damaged.
     """
     meta = read_json(root / "model.json")
+    missing = {"format_version", "sha256", "config", "channels", "vocabulary"} - set(meta)
+    if missing:
+        raise ValueError(f"{root / 'model.json'}: lacks {', '.join(sorted(missing))}")
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{root / 'model.json'}: format version {meta.get('format_version')};"

@@ -12,7 +12,6 @@ from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.scripted import ScriptedExpert
-from headstart.config import free
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
 from headstart.rollout import Interaction, run_episodes
@@ -39,7 +38,6 @@ class CollectConfig:
     max_episode_steps: int = 300
     steps_after_success: int = 5
     """Steps an episode goes on for after its first success."""
-    tracker: str = free("none")
 
 
 def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -55,15 +53,15 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         ValueError: no such split; ``out`` holds something else.
     """
     tasks = registry.get_split(config.split)
+    check_memory(config.num_envs)
     least = 2 * len(tasks) * config.num_envs * config.max_episode_steps // 6
     if config.env_steps and config.env_steps < least:
         raise ValueError(
             f"{config.env_steps} environment steps are too few for {len(tasks)} tasks in"
             f" {config.num_envs} environments each; use at least {least}, or fewer environments"
         )
-    check_memory(config.num_envs)
     environment_seeds(config.purpose, config.seed, 0, config.num_envs)  # refuses a bad seed
-    artifact = Artifact.create(out, "collect", config, resume, config.tracker)
+    artifact = Artifact.create(out, "collect", config, resume)
     if artifact.is_complete:
         settle(out)
         return artifact.result()

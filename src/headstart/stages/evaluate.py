@@ -15,7 +15,6 @@ from tqdm import tqdm
 from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
-from headstart.config import free
 from headstart.data.store import demonstrations_of
 from headstart.ledger import Cost, Meter, read_bill, settle, share_of, write_unfinished_bill
 from headstart.model.checkpoint import load_model
@@ -49,7 +48,6 @@ class EvaluateConfig:
     control_episodes: int = 8
     """Episodes a prompt of the controls: retrieval, replay, a wrong demonstration."""
     seed: int = 0
-    tracker: str = free("none")
 
 
 def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -70,7 +68,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
     seen = registry.get_split(config.seen) if config.seen else []
     check_memory(config.prompts * config.episodes)
     exam = Exam(config, heldout)
-    artifact = Artifact.create(out, "evaluate", config, resume, config.tracker)
+    artifact = Artifact.create(out, "evaluate", config, resume)
     if artifact.is_complete:
         settle(out)
         return artifact.result()
@@ -106,7 +104,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
     }
     artifact.write_result(result)
     settle(out)
-    write_card(out, "Evaluation off the bat", _card(config, exam.results))
+    write_card(out, "Evaluation off the bat", _card(config, result["rows"]))
     return result
 
 
@@ -246,13 +244,18 @@ def _shown(demonstrations: Sequence[Episode]) -> list[Prompt]:
     return [Prompt(demonstration=episode) for episode in demonstrations]
 
 
-def _card(config: EvaluateConfig, results: list[EvalResult]) -> list[str]:
-    rates = {
-        arm: np.mean([s for r in results if r.arm == arm for s in r.success])
-        for arm in dict.fromkeys(r.arm for r in results)
+def rates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Success rate of each arm over all its episodes, held-out arms first."""
+    arms = sorted({row["arm"] for row in rows}, key=lambda arm: (arm.startswith("seen"), arm))
+    return {
+        arm: float(np.mean([s for row in rows if row["arm"] == arm for s in row["success"]]))
+        for arm in arms
     }
+
+
+def _card(config: EvaluateConfig, rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"- Model: `{config.model}`. Success at any of {config.max_episode_steps} steps,"
         f" {config.episodes} episodes a prompt, starts and goals of their own, seed {config.seed}.",
-        *[f"- `{arm}`: {rate:.1%}" for arm, rate in rates.items()],
+        *[f"- `{arm}`: {rate:.1%}" for arm, rate in rates(rows).items()],
     ]

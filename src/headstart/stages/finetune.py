@@ -12,7 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, write_card
-from headstart.config import free
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import Cost, Meter, read_bill, settle, share_of, write_unfinished_bill
@@ -61,7 +60,6 @@ class FinetuneConfig:
     """Episodes a policy is evaluated on."""
     max_episode_steps: int = 300
     seed: int = 0
-    tracker: str = free("none")
 
 
 def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -83,7 +81,7 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
                 f"{config.demonstrations}: {len(shown.get(task.id, []))} demonstrations of"
                 f" {task.id}, {max(config.counts)} needed; collect more"
             )
-    artifact = Artifact.create(out, "finetune", config, resume, config.tracker)
+    artifact = Artifact.create(out, "finetune", config, resume)
     if artifact.is_complete:
         settle(out)
         return artifact.result()

@@ -47,6 +47,7 @@ class PretrainConfig:
     device: str = free("auto")
     """``cpu``, ``cuda`` or ``auto``: a GPU where there is one."""
     tracker: str = free("tensorboard")
+    """Where metrics go beside JSON lines: tensorboard, none, trackio or wandb."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, write_bytes
-from headstart.config import from_json
+from headstart.config import free, from_json
 from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
 from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import (
@@ -89,6 +89,8 @@ class ReinforceConfig:
     """Passes over a rollout."""
     num_minibatches: int = 4
     """Gradient steps a pass."""
+    tracker: str = free("tensorboard")
+    """Where metrics go beside JSON lines: tensorboard, none, trackio or wandb."""
 
 
 @dataclass
@@ -299,7 +301,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
         ValueError: no such task; ``out`` holds something else; learning diverged.
     """
     task = registry.get_task(config.task)
-    artifact = Artifact.create(out, "reinforce", config, resume)
+    artifact = Artifact.create(out, "reinforce", config, resume, config.tracker)
     if artifact.is_complete:
         settle(out)
         return artifact.result()
