@@ -31,7 +31,7 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def content(run_folder):
-    return report(ReportConfig((run_folder,)))
+    return report(ReportConfig(runs=(run_folder,)))
 
 
 def small_run(root, seed=0, rows=()):
@@ -221,7 +221,7 @@ def test_headline_says_only_of_a_low_number():
 
 def test_partly_finished_run_is_reported(tmp_path, capsys):
     write_json(tmp_path / "recipe.json", {"recipe": "tiny", "seed": 3, "command": "x"})
-    content = report(ReportConfig((tmp_path,)))
+    content = report(ReportConfig(runs=(tmp_path,)))
     assert content["seen"] == content["heldout"] == {}
     assert "Nothing has been evaluated" in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
@@ -230,7 +230,7 @@ def test_partly_finished_run_is_reported(tmp_path, capsys):
 def test_json_option_prints_the_report_as_json(tmp_path, capsys):
     run = small_run(tmp_path / "run", rows=[row("seen.told", [1, 0])])
     out = tmp_path / "elsewhere"
-    report(ReportConfig((run,), out=out, json=True))
+    report(ReportConfig(runs=(run,), out=out, json=True))
     assert json.loads(capsys.readouterr().out) == read_json(out / "report.json")
 
 
@@ -239,7 +239,7 @@ def test_json_option_prints_the_report_as_json(tmp_path, capsys):
 )
 def test_missing_runs_are_refused_in_one_line(tmp_path, runs, message):
     with pytest.raises(ValueError, match=message):
-        report(ReportConfig(tuple(tmp_path / name for name in runs)))
+        report(ReportConfig(runs=tuple(tmp_path / name for name in runs)))
 
 
 def test_row_without_a_task_is_refused_with_its_place(tmp_path):
@@ -251,7 +251,7 @@ def test_row_without_a_task_is_refused_with_its_place(tmp_path):
 def test_hostile_task_name_cannot_break_the_page(tmp_path):
     evil = "suite/</script><script>alert(1)</script>&{{script}}"
     run = small_run(tmp_path, rows=[row("heldout.shown_once", [1], task=evil)])
-    report(ReportConfig((run,)))
+    report(ReportConfig(runs=(run,)))
     page = (tmp_path / "report.html").read_text()
     assert page.count("</script>") == 3  # the theme's, the data's and the script's own
     data = re.search(r'id="data">(.*?)</script>', page, re.S)
@@ -301,3 +301,16 @@ def test_learning_curves_of_reward_are_priced_where_first_reached(content):
     curve = next(c for c in content["price_curves"] if c["arm"] == "scratch_reinforce")
     first = next(p for p in curve["points"] if p["mean"] >= 0.5)
     assert price["marginal"] == first["cost"]["env_steps"]
+
+
+def test_only_seeds_of_one_recipe_are_pooled_each_once(tmp_path):
+    for name, seed in (("a", 0), ("b", 0)):
+        write_run(tmp_path / name, seed=seed)
+    with pytest.raises(
+        ValueError, match=r"a seed can be pooled once; these runs have seeds \[0, 0"
+    ):
+        report(ReportConfig(runs=(tmp_path / "a", tmp_path / "b")))
+    recipe = json.loads((tmp_path / "b/recipe.json").read_text())
+    (tmp_path / "b/recipe.json").write_text(json.dumps(recipe | {"recipe": "other", "seed": 1}))
+    with pytest.raises(ValueError, match="different recipes cannot be pooled"):
+        report(ReportConfig(runs=(tmp_path / "a", tmp_path / "b")))

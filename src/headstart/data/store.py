@@ -335,13 +335,13 @@ def _read_info(root: Path) -> dict[str, Any]:
         )
     if "headstart" not in info:
         raise ValueError(f"{path}: not written by headstart; it has to be imported first")
-    missing = {"fps", "total_episodes"} - set(info)
-    missing |= {"channels", "control_hz", "format_version"} - set(info["headstart"])
-    if missing:
-        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}")
     own_version = info["headstart"].get("format_version")
     if own_version != v3.FORMAT_VERSION:
         raise ValueError(f"{path}: format version {own_version}; {v3.FORMAT_VERSION} can be read")
+    missing = {"fps", "total_episodes"} - set(info)
+    missing |= {"channels", "control_hz"} - set(info["headstart"])
+    if missing:
+        raise ValueError(f"{path}: lacks {', '.join(sorted(missing))}")
     return info
 
 
