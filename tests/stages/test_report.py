@@ -306,9 +306,7 @@ def test_learning_curves_of_reward_are_priced_where_first_reached(content):
 def test_only_seeds_of_one_recipe_are_pooled_each_once(tmp_path):
     for name, seed in (("a", 0), ("b", 0)):
         write_run(tmp_path / name, seed=seed)
-    with pytest.raises(
-        ValueError, match=r"a seed can be pooled once.*\[0, 0"
-    ):
+    with pytest.raises(ValueError, match=r"a seed can be pooled once.*\[0, 0"):
         report(ReportConfig(runs=(tmp_path / "a", tmp_path / "b")))
     recipe = json.loads((tmp_path / "b/recipe.json").read_text())
     (tmp_path / "b/recipe.json").write_text(json.dumps(recipe | {"recipe": "other", "seed": 1}))
