@@ -17,8 +17,8 @@ import torch
 import tyro
 
 from headstart.data.store import Dataset
-from headstart.model.learner import Learner
-from headstart.stages.pretrain import PretrainConfig, build_model, make_loader, split
+from headstart.model.learner import Learner, make_loader
+from headstart.stages.pretrain import PretrainConfig, build_model, split
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def main(arguments: Arguments) -> None:
     model = build_model(config, train)
     learner, loader = (
         Learner(model, config.learner, config.updates),
-        make_loader(config, train, model),
+        make_loader(train, config.loader, model, config.seed),
     )
     before = matrix_product_rate()
     for update in range(5):

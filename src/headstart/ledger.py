@@ -145,6 +145,11 @@ def write_unfinished_bill(
     write_bill(root, Bill(f"{_UNFINISHED}{_place(root)}", stage, root.name, cost, ancestors))
 
 
+def spent_so_far(root: Path | str) -> Cost:
+    """What earlier tries at the run in ``root`` have spent; nothing where it is new."""
+    return read_bill(root).cost if (Path(root) / "ledger.json").exists() else Cost()
+
+
 def settle(root: Path | str) -> None:
     """Give a complete artifact's bill its identity, unless it has one."""
     bill = read_bill(root)

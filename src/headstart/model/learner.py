@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.model.checkpoint import load_optimizer, optimizer_tensors
 from headstart.model.transformer import Transformer
+from headstart.model.words import encode
 from headstart.objectives import TokenLoss, next_token_loss
 from headstart.types import TokenBatch
 
@@ -136,6 +139,13 @@ class Learner:
     def _schedule(self, update: int) -> float:
         warmup = min(1.0, (update + 1) / max(self.config.warmup_updates, 1))
         return warmup * (1.0 - update / self.updates)
+
+
+def make_loader(data: Trajectories, config: LoaderConfig, model: Transformer, seed: int) -> Loader:
+    """A loader of sequences of the lengths and in the words that a model reads."""
+    size = model.config
+    words = np.stack([encode(i, model.vocabulary, size.max_words) for i in data.instructions])
+    return Loader(data, config, words, size.window, size.demonstration_steps, seed)
 
 
 def forward_flops(model: Transformer, batch: TokenBatch) -> float:

@@ -13,7 +13,13 @@ from headstart.behaviors.base import Actor
 from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.scripted import ScriptedExpert
 from headstart.data.store import Dataset, DatasetWriter
-from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
+from headstart.ledger import (
+    Cost,
+    Meter,
+    settle,
+    spent_so_far,
+    write_unfinished_bill,
+)
 from headstart.rollout import Interaction, run_episodes
 from headstart.seeds import environment_seeds
 from headstart.suites import registry
@@ -65,8 +71,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     if artifact.is_complete:
         settle(out)
         return artifact.result()
-    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
-    with Meter(spent) as meter, DatasetWriter(out, tasks[0]) as writer:
+    with Meter(spent_so_far(out)) as meter, DatasetWriter(out, tasks[0]) as writer:
         try:
             saved = Dataset(out)
             done = set(saved.episode_table()["task_id"]) if saved.num_episodes else set()

@@ -16,7 +16,15 @@ from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
 from headstart.data.store import demonstrations_of
-from headstart.ledger import Cost, Meter, read_bill, settle, share_of, write_unfinished_bill
+from headstart.ledger import (
+    Cost,
+    Meter,
+    read_bill,
+    settle,
+    share_of,
+    spent_so_far,
+    write_unfinished_bill,
+)
 from headstart.model.checkpoint import load_model
 from headstart.model.policy import Policy, Prompt
 from headstart.rollout import Interaction, examine
@@ -74,8 +82,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
         return artifact.result()
     parents = [config.model, config.seen_demonstrations, config.heldout_demonstrations]
     bills = tuple(read_bill(p) for p in parents if p is not None)
-    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
-    with Meter(spent) as meter:
+    with Meter(spent_so_far(out)) as meter:
         try:
             for task in tqdm(heldout, desc="evaluate held-out", unit="task"):
                 exam.heldout(task, meter)

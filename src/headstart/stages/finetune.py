@@ -14,12 +14,18 @@ from tqdm import tqdm
 from headstart.artifact import Artifact, write_card
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
-from headstart.ledger import Cost, Meter, read_bill, settle, share_of, write_unfinished_bill
+from headstart.ledger import (
+    Meter,
+    read_bill,
+    settle,
+    share_of,
+    spent_so_far,
+    write_unfinished_bill,
+)
 from headstart.model.checkpoint import load_model, save_model
-from headstart.model.learner import Learner, LearnerConfig
+from headstart.model.learner import Learner, LearnerConfig, make_loader
 from headstart.model.policy import Policy, Prompt
 from headstart.model.transformer import Transformer, build_transformer
-from headstart.model.words import encode
 from headstart.rollout import Interaction, examine
 from headstart.seeds import environment_seeds
 from headstart.suites import registry
@@ -86,11 +92,10 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
         settle(out)
         return artifact.result()
     bills = tuple(read_bill(p) for p in (config.model, config.demonstrations, config.data))
-    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
     school = School(config, out)
     arms = ("demos", "scratch_demos") if config.scratch else ("demos",)
     work = [(task, count, arm) for task in tasks for count in config.counts for arm in arms]
-    with Meter(spent) as meter:
+    with Meter(spent_so_far(out)) as meter:
         try:
             for task, count, arm in tqdm(work, desc="finetune", unit="policy"):
                 school.teach(task, shown[task.id][:count], arm, meter)
@@ -133,26 +138,22 @@ class School:
         config = self.config
         model = load_model(Path(config.model))
         new = Trajectories.from_episodes(shown, *self._channels)
-        settings, updates, old = config.learner, config.updates, self._loader(self._old, model)
+        settings, updates, old = (
+            config.learner,
+            config.updates,
+            make_loader(self._old, config.loader, model, config.seed),
+        )
         if scratch:
             # The same statistics, so that the two differ in their weights alone.
             model = build_transformer(model.config, model.channels, model.vocabulary, config.seed)
             settings, updates, old = config.scratch_learner, config.scratch_updates, None
         model.train()
         learner = Learner(model, settings, updates)
-        loader = self._loader(new, model)
+        loader = make_loader(new, config.loader, model, config.seed)
         for update in range(updates):
             learner.step(_batches(loader, old, update), update)
         meter.count_flops(learner.take_flops())
         return model.eval()
-
-    def _loader(self, data: Trajectories, model: Transformer) -> Loader:
-        size = model.config
-        words = np.stack([encode(i, model.vocabulary, size.max_words) for i in data.instructions])
-        config = self.config
-        return Loader(
-            data, config.loader, words, size.window, size.demonstration_steps, config.seed
-        )
 
     def _examine(
         self, task: Task, shown: list[Episode], arm: str, model: Transformer, meter: Meter

@@ -14,12 +14,19 @@ from headstart.artifact import Artifact, write_card
 from headstart.config import free, from_json
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset
-from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
+from headstart.ledger import (
+    Cost,
+    Meter,
+    read_bill,
+    settle,
+    spent_so_far,
+    write_unfinished_bill,
+)
 from headstart.model.channels import measure
 from headstart.model.checkpoint import load_training, save_model, save_training
-from headstart.model.learner import Learner, LearnerConfig
+from headstart.model.learner import Learner, LearnerConfig, make_loader
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
-from headstart.model.words import build_vocabulary, encode
+from headstart.model.words import build_vocabulary
 from headstart.suites import registry
 
 VALIDATION_BATCHES = 4
@@ -80,11 +87,12 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
         return artifact.result()
     train, validation = split(dataset, config)
     learner = Learner(build_model(config, train).to(device), config.learner, config.updates)
-    loader, judge = (make_loader(config, part, learner.model) for part in (train, validation))
+    loader, judge = (
+        make_loader(part, config.loader, learner.model, config.seed) for part in (train, validation)
+    )
     progress = _resume(out, learner, artifact)
-    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
     gpus = int(learner.device.type == "cuda")
-    with Meter(spent, gpus) as meter, Meter(progress.cost, gpus) as straight:
+    with Meter(spent_so_far(out), gpus) as meter, Meter(progress.cost, gpus) as straight:
         try:
             _train(config, artifact, learner, (loader, judge), progress, (meter, straight))
         finally:  # what an interrupted run has spent is spent
@@ -173,12 +181,6 @@ def build_model(config: PretrainConfig, data: Trajectories) -> Transformer:
     )
     vocabulary = build_vocabulary(data.instructions)
     return build_transformer(config.model, statistics, vocabulary, config.seed)
-
-
-def make_loader(config: PretrainConfig, data: Trajectories, model: Transformer) -> Loader:
-    size = config.model
-    words = np.stack([encode(i, model.vocabulary, size.max_words) for i in data.instructions])
-    return Loader(data, config.loader, words, size.window, size.demonstration_steps, config.seed)
 
 
 def _resume(out: Path, learner: Learner, artifact: Artifact) -> Progress:

@@ -20,7 +20,13 @@ from tqdm import tqdm
 
 from headstart.artifact import Artifact, write_bytes
 from headstart.config import free, from_json
-from headstart.ledger import Cost, Meter, read_bill, settle, write_unfinished_bill
+from headstart.ledger import (
+    Cost,
+    Meter,
+    settle,
+    spent_so_far,
+    write_unfinished_bill,
+)
 from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import (
     load_optimizer,
@@ -308,9 +314,8 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
     learner = Learner(config, task)
     progress = _load_checkpoint(out, learner)
     artifact.truncate_metrics(progress.env_steps)
-    spent = read_bill(out).cost if (out / "ledger.json").exists() else Cost()
     bar = tqdm(total=config.env_steps, initial=progress.env_steps, unit="step", desc=config.task)
-    with bar, _one_thread(), Meter(spent) as meter:
+    with bar, _one_thread(), Meter(spent_so_far(out)) as meter:
         try:
             while progress.env_steps < config.env_steps and not progress.reached(
                 config.stop_at_success
