@@ -172,6 +172,30 @@ def test_a_run_is_complete_once_its_result_is_written(tmp_path):
     assert Artifact.open(tmp_path).result() == {"success": 0.5}
 
 
+def test_finished_pieces_of_a_run_are_there_for_the_next_try(tmp_path):
+    artifact = Artifact.create(tmp_path / "a", "stage", Config())
+    artifact.save_progress({"task": "a", "rows": [1]})
+    artifact.save_progress({"task": "b", "rows": [2]})
+    path = tmp_path / "a/progress.jsonl"
+    path.write_text(path.read_text() + '{"task": "c", "ro')  # a crash in the middle of a line
+    again = Artifact.create(tmp_path / "a", "stage", Config(), resume=True)
+    assert [piece["task"] for piece in again.progress()] == ["a", "b"]
+    again.save_progress({"task": "c", "rows": [3]})
+    assert [piece["task"] for piece in again.progress()] == ["a", "b", "c"]
+    again.write_result({})
+    assert not path.exists()
+
+
+def test_manifest_leaves_the_clocks_out_of_results(tmp_path):
+    def identity(result):
+        write_json(tmp_path / "result.json", result)
+        return manifest(tmp_path)
+
+    first = identity({"rows": [{"rate": 1.0, "cost": {"core_s": 1.0}}], "wall_s": 5.0})
+    assert first == identity({"rows": [{"rate": 1.0, "cost": {"core_s": 2.0}}], "wall_s": 6.0})
+    assert first != identity({"rows": [{"rate": 0.5, "cost": {"core_s": 1.0}}], "wall_s": 5.0})
+
+
 def test_manifest_is_the_hash_of_names_and_hashes(tmp_path):
     write_bytes(tmp_path / "b" / "x.bin", b"one")
     write_bytes(tmp_path / "a.bin", b"two")

@@ -12,6 +12,7 @@ from headstart.ledger import (
     Cost,
     Meter,
     amortised,
+    break_even_interval,
     break_even_tasks,
     full,
     price_per_point,
@@ -146,14 +147,20 @@ def test_an_unknown_price_stays_unknown():
 
 def test_a_price_row_by_hand():
     curves = [[(100.0, 1.0)], [(200.0, 1.0)], [(300.0, 0.2)]]
-    row = price_row("finetune", "suite/reach", "env_steps", 0.5, curves, 5000.0, 50)
+    row = price_row(
+        "finetune", "suite/reach", "env_steps", 0.5, curves, [4000.0, 5000.0, 6000.0], 50
+    )
     low, high = row.pop("interval")
+    full_low, full_high = row.pop("full_interval")
+    shared_low, shared_high = row.pop("amortised_interval")
     assert row == {
         "arm": "finetune",
         "task": "suite/reach",
         "currency": "env_steps",
         "threshold": 0.5,
         "marginal": 200.0,
+        "marginals": [100.0, 200.0, 300.0],
+        "per_point": 4.0,
         "full": 5200.0,
         "amortised": 300.0,
         "num_tasks": 50,
@@ -161,17 +168,28 @@ def test_a_price_row_by_hand():
         "censored": 1,
     }
     assert 100.0 <= low < 200.0 < high <= 300.0
+    assert 4100.0 <= full_low < 5200.0 < full_high <= 6300.0
+    assert 180.0 <= shared_low < 300.0 < shared_high <= 420.0
+
+
+def test_the_break_even_interval_resamples_seeds_with_their_own_prices():
+    # N* of the seeds: 100 / (30 - 10) = 5 and 300 / (30 - 10) = 15.
+    assert break_even_interval([100.0, 300.0], [30.0, 30.0], [10.0, 10.0]) == [5.0, 15.0]
+    # One of the seeds does not pay, and a sample may hold it alone.
+    assert break_even_interval([100.0, 100.0], [30.0, 5.0], [10.0, 10.0]) == [5.0, math.inf]
+    assert break_even_interval([100.0], [30.0], [10.0]) == [None, None]
+    assert break_even_interval([None, 100.0], [30.0, 30.0], [10.0, 10.0]) == [None, None]
 
 
 def test_a_price_row_of_one_seed_has_no_interval():
-    row = price_row("scratch", "suite/reach", "env_steps", 0.5, [CURVE], 0.0, 1)
+    row = price_row("scratch", "suite/reach", "env_steps", 0.5, [CURVE], [0.0], 1)
     assert row["marginal"] == row["full"] == row["amortised"] == 200.0
     assert row["interval"] == [None, None]
 
 
 def test_a_price_row_with_an_unknown_cost_has_no_price():
     curves = [[(None, 1.0)], [(200.0, 1.0)]]
-    row = price_row("scratch", "suite/reach", "core_s", 0.5, curves, 5.0, 1)
+    row = price_row("scratch", "suite/reach", "core_s", 0.5, curves, [5.0, 5.0], 1)
     assert (row["marginal"], row["full"], row["amortised"]) == (None, None, None)
     assert row["interval"] == [None, None]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from headstart.stats import bootstrap_mean, interquartile_mean, wilson_interval
+from headstart.stats import bootstrap_mean, success_rates, wilson_interval
 
 
 def test_wilson_interval_of_known_cases():
@@ -71,8 +71,10 @@ def test_nothing_to_average_is_refused(groups):
         bootstrap_mean(groups)
 
 
-def test_the_interquartile_mean_cuts_a_quarter_at_each_end():
-    assert interquartile_mean([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -100.0]) == 3.5
-    assert interquartile_mean([1.0, 2.0, 6.0]) == 3.0
-    with pytest.raises(ValueError, match="no values"):
-        interquartile_mean([])
+def test_success_rates_pool_the_rows_of_an_arm_and_put_held_out_arms_first():
+    rows = [
+        {"arm": "seen.told", "success": [True, True]},
+        {"arm": "heldout.told", "success": [True, False]},
+        {"arm": "heldout.told", "success": [False, False]},
+    ]
+    assert list(success_rates(rows).items()) == [("heldout.told", 0.25), ("seen.told", 1.0)]

@@ -4,6 +4,7 @@
 
     config.json      stage, format version, config, package versions, machine; written first
     metrics.jsonl    one line per log call
+    progress.jsonl   while the run is not complete: what it has finished, one line a piece
     result.json      written last: a run that has one is complete
     ledger.json      what it cost (see headstart.ledger)
     README.md        a short card
@@ -33,8 +34,19 @@ FORMAT_VERSION = 1
 MEMORY_PER_ENV_MB = 25
 """What one simulator takes: EnvPool keeps a model for each."""
 
-NOT_CONTENT = ("ledger.json", "metrics.jsonl", "README.md", "tensorboard", "trackio", "wandb")
+NOT_CONTENT = (
+    "ledger.json",
+    "metrics.jsonl",
+    "progress.jsonl",
+    "README.md",
+    "tensorboard",
+    "trackio",
+    "wandb",
+)
 """Top-level names that an artifact's identity leaves out, as it does hidden files and logs."""
+
+CLOCKS = ("wall_s", "core_s", "gpu_s", "flops_per_s")
+"""Names of the numbers in result.json that a clock gave."""
 
 
 class Artifact:
@@ -115,14 +127,27 @@ class Artifact:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines logged so far. A last line cut short by a crash is left out."""
-        path = self.root / "metrics.jsonl"
-        if not path.exists():
-            return []
-        whole = path.read_text(errors="replace").split("\n")[:-1]
-        try:
-            return [json.loads(line) for line in whole]
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not JSON lines: {error.msg}") from None
+        return _read_lines(self.root / "metrics.jsonl")
+
+    def save_progress(self, piece: Mapping[str, Any]) -> None:
+        """Append a finished piece of the work; from then on an interruption does not undo it."""
+        with open(self.root / "progress.jsonl", "a") as file:
+            file.write(json.dumps(to_json(dict(piece)), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def progress(self) -> list[dict[str, Any]]:
+        """The pieces that earlier tries at this run have finished, to go on from.
+
+        A last line cut short by a crash is removed, so that the next one starts on its own.
+        """
+        path = self.root / "progress.jsonl"
+        pieces = _read_lines(path)
+        if pieces:
+            write_bytes(path, "".join(json.dumps(piece) + "\n" for piece in pieces).encode())
+        else:
+            path.unlink(missing_ok=True)
+        return pieces
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines after ``step``, from which the run goes on."""
@@ -135,6 +160,7 @@ class Artifact:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json, which marks the run complete. It holds no time stamps."""
         write_json(self.root / "result.json", dict(result))
+        (self.root / "progress.jsonl").unlink(missing_ok=True)
         if self._tracker is not None:
             self._tracker.close()
 
@@ -148,8 +174,9 @@ class Artifact:
 def manifest(root: Path | str) -> str:
     """The identity of an artifact: a sha256 of its content's names and hashes.
 
-    Left out: what it cost, logs, cards, hidden files, and of config.json the versions and the
-    machine. So the same content has the same identity wherever and whenever it was made.
+    Left out: what it cost, logs, cards, hidden files, of config.json the versions and the
+    machine, and of result.json the seconds that things took. So the same content has the same
+    identity wherever and whenever it was made.
     """
     root = Path(root)
     digest = hashlib.sha256()
@@ -293,8 +320,29 @@ def _content_sha256(path: Path, parts: tuple[str, ...]) -> str:
         header = read_json(path)
         content = {"stage": header["stage"], "config": header["config"]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    if parts[-1] == "result.json":
+        content = json.dumps(_without_clocks(read_json(path)), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _without_clocks(value: Any) -> Any:
+    """JSON values without what differs between two equal runs."""
+    if isinstance(value, dict):
+        return {k: _without_clocks(v) for k, v in value.items() if k not in CLOCKS}
+    return [_without_clocks(v) for v in value] if isinstance(value, list) else value
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines, without a last line cut short; no file: none."""
+    if not path.exists():
+        return []
+    whole = path.read_text(errors="replace").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in whole]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON lines: {error.msg}") from None
 
 
 def _fsync(path: Path) -> None:

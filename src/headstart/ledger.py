@@ -119,6 +119,9 @@ class Meter:
 
 _UNFINISHED = "unfinished-"
 
+FINETUNED_MODEL = "finetuned-model"
+"""Stage in the bill of one of the models that fine-tuning makes; finetune's own bill holds it."""
+
 
 @dataclass(frozen=True)
 class Bill:
@@ -245,7 +248,7 @@ def price_row(
     currency: str,
     threshold: float,
     curves: Sequence[Curve],
-    upstream: Number,
+    upstream: Sequence[Number],
     n_tasks: int,
 ) -> dict[str, Any]:
     """One line of the price list: what an arm paid to reach a success rate on a task.
@@ -253,20 +256,22 @@ def price_row(
     Args:
         currency: which of Cost's quantities the curves count, e.g. "env_steps".
         curves: one per seed.
-        upstream: what was paid before the first measurement, in the same currency.
+        upstream: what each seed paid before its first measurement, in the same currency.
         n_tasks: the tasks that share the upstream cost.
 
     Returns:
-        ``marginal`` is the mean over seeds and ``interval`` its 95 % bootstrap interval over
-        seeds ([None, None] for a single seed). ``censored`` counts the seeds that never reached
-        the threshold; with any, the prices are lower bounds.
+        ``marginal``, ``full`` and ``amortised`` are means over seeds and ``interval``,
+        ``full_interval`` and ``amortised_interval`` their 95 % bootstrap intervals over seeds
+        ([None, None] for a single seed); ``marginals`` has a price a seed. ``per_point`` is the
+        marginal price of one of the threshold's percentage points. ``censored`` counts the seeds
+        that never reached the threshold; with any, the prices are lower bounds.
     """
     prices = [price_to_threshold(curve, threshold) for curve in curves]
-    known = [price for price, _ in prices if price is not None]
-    marginal, interval = None, [None, None]
-    if len(known) == len(prices):
-        marginal, *bounds = bootstrap_mean([[[np.array([price])]] for price in known])
-        interval = bounds if len(known) > 1 else interval
+    marginals = [price for price, _ in prices]
+    paid = list(zip(upstream, marginals, strict=True))
+    marginal, interval = _mean(marginals)
+    in_full, full_interval = _mean([full(u, m) for u, m in paid])
+    shared, shared_interval = _mean([amortised(u, m, n_tasks) for u, m in paid])
     return {
         "arm": arm,
         "task": task,
@@ -274,12 +279,43 @@ def price_row(
         "threshold": threshold,
         "marginal": marginal,
         "interval": interval,
-        "full": full(upstream, marginal),
-        "amortised": amortised(upstream, marginal, n_tasks),
+        "marginals": marginals,
+        "per_point": price_per_point(marginal, 100 * threshold),
+        "full": in_full,
+        "full_interval": full_interval,
+        "amortised": shared,
+        "amortised_interval": shared_interval,
         "num_tasks": n_tasks,
         "seeds": len(prices),
         "censored": sum(censored for _, censored in prices),
     }
+
+
+def break_even_interval(
+    upstream: Sequence[Number], scratch: Sequence[Number], adapt: Sequence[Number]
+) -> list[Number]:
+    """95 % bootstrap interval of N* over seeds, each with its own three prices.
+
+    A bound is inf where pre-training never pays. [None, None] for a single seed, or where a price
+    is unknown.
+    """
+    prices = np.array([upstream, scratch, adapt], dtype=np.float64)  # (3, seeds); unknown: NaN
+    if prices.shape[1] < 2 or np.isnan(prices).any():
+        return [None, None]
+    picks = np.random.default_rng(0).integers(prices.shape[1], size=(2000, prices.shape[1]))
+    sampled = [break_even_tasks(*prices[:, pick].mean(axis=1).tolist()) for pick in picks]
+    # Nearest ranks, since between a number and inf there is nothing to interpolate.
+    ordered = sorted(n for n in sampled if n is not None)
+    return [ordered[int(0.025 * len(ordered))], ordered[int(0.975 * len(ordered))]]
+
+
+def _mean(prices: Sequence[Number]) -> tuple[Number, list[Number]]:
+    """Mean over seeds and its interval; unknown where one of them is."""
+    known = [price for price in prices if price is not None]
+    if len(known) < len(prices):
+        return None, [None, None]
+    mean, *bounds = bootstrap_mean([[[np.array([price])]] for price in known])
+    return mean, [*bounds] if len(known) > 1 else [None, None]
 
 
 def _add(a: Any, b: Any) -> Any:

@@ -12,11 +12,12 @@ from headstart.config import did_you_mean, differences, to_json
 from headstart.data.loader import LoaderConfig
 from headstart.model.transformer import ModelConfig
 from headstart.stages.collect import CollectConfig, collect
-from headstart.stages.evaluate import EvaluateConfig, evaluate, rates
+from headstart.stages.evaluate import EvaluateConfig, evaluate
 from headstart.stages.finetune import FinetuneConfig, finetune
 from headstart.stages.pretrain import PretrainConfig, pretrain
 from headstart.stages.reinforce import ReinforceConfig, reinforce
 from headstart.stages.report import ReportConfig, report
+from headstart.stats import success_rates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class RunConfig:
     """smoke (half a minute), laptop (a quarter of an hour) or workstation (hours)."""
     seed: int = 0
     """The run's seed, 0 to 399: data, weights and every environment."""
+    device: str = "auto"
+    """What pre-training runs on: ``cpu``, ``cuda`` or ``auto``, a GPU where there is one."""
     tracker: str = "tensorboard"
     """Where metrics go beside JSON lines: tensorboard, none, trackio or wandb."""
 
@@ -178,14 +181,15 @@ def run(config: RunConfig, out: Path, resume: bool = False) -> dict[str, Any]:
             f"unknown recipe '{config.recipe}'{did_you_mean(config.recipe, list(RECIPES))}"
         )
     recipe = RECIPES[config.recipe](out, config.seed)
-    recipe = replace(recipe, pretrain=replace(recipe.pretrain, tracker=config.tracker))
+    where = replace(recipe.pretrain, device=config.device, tracker=config.tracker)
+    recipe = replace(recipe, pretrain=where)
     check_memory(recipe.num_envs)
     _begin(config, recipe, out, resume)
     collect(recipe.data, out / "data", resume)
     collect(recipe.demonstrations, out / "demonstrations", resume)
     pretrain(recipe.pretrain, out / "pretrain", resume)
     result = evaluate(recipe.evaluate, out / "evaluate", resume)
-    for arm, rate in rates(result["rows"]).items():
+    for arm, rate in success_rates(result["rows"]).items():
         print(f"{arm:28s} {rate:6.1%}", flush=True)
     finetune(recipe.finetune, out / "finetune", resume)
     reinforce(recipe.reinforce, out / "reinforce", resume)

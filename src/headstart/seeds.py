@@ -6,7 +6,7 @@ the same starts, so every purpose has a range of its own, and in it every run se
 
 from __future__ import annotations
 
-PURPOSES = ("data", "prompt", "evaluation", "reinforcement", "validation")
+PURPOSES = ("data", "prompt", "evaluation", "reinforcement")
 
 _PER_PURPOSE = 400_000_000
 _PER_RUN = 1_000_000

@@ -1,10 +1,11 @@
-"""How sure a number is: intervals and robust means. Pure NumPy."""
+"""How often something succeeded, and how sure that is. Pure NumPy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -64,16 +65,17 @@ def bootstrap_mean(
     return float(np.mean(means)), float(low), float(high)
 
 
-def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """Mean of the middle half (Agarwal et al. 2021): a quarter of the values cut at each end.
+def success_rates(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Success rate of each arm over all its episodes, held-out arms first.
 
-    Raises:
-        ValueError: no values.
+    Args:
+        rows: results as stages write them, each with ``arm`` and a list ``success``.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
-    _check_not_empty(ordered, "no values")
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+    arms = sorted({row["arm"] for row in rows}, key=lambda arm: (arm.startswith("seen"), arm))
+    return {
+        arm: float(np.mean([s for row in rows if row["arm"] == arm for s in row["success"]]))
+        for arm in arms
+    }
 
 
 def _resample_task(

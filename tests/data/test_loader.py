@@ -54,6 +54,23 @@ def test_windows_are_consecutive_steps_of_one_episode_and_end_with_it():
                 assert np.isnan(batch.change[b, n, k]).all()
 
 
+def test_the_episode_that_is_shown_is_not_the_one_to_predict():
+    data = sequences.trajectories()
+    loader = sequences.loader(config(told=0.0, shown=1.0, random_frames=0.0))
+    place = {row.tobytes(): k for k, row in enumerate(data.obs)}
+    predicted = set()
+    for update in range(40):
+        batch = loader.batch(update)
+        assert batch.demonstration is not None
+        for shown, obs in zip(batch.demonstration, batch.obs, strict=True):
+            rows = [place[shown[0, :7].tobytes()], *(place[w.tobytes()] for w in obs[:, 0])]
+            episode = np.searchsorted(data.start, rows, side="right") - 1
+            if data.task_of_episode[episode[0]] == 0:  # the other task has just one episode
+                assert episode[0] not in episode[1:]
+            predicted |= set(episode[1:].tolist())
+    assert predicted == {0, 1, 2, 3}
+
+
 def test_cues_are_dropped_at_the_shares_asked_for():
     loader = sequences.loader(config(told=0.25, shown=0.5))
     cues = [

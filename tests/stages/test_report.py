@@ -145,12 +145,13 @@ def priced(arm, marginal, threshold=0.5, censored=0):
         "currency": "env_steps",
         "threshold": threshold,
         "marginal": marginal,
+        "marginals": [marginal],
         "censored": censored,
     }
 
 
 def verdict(rows, upstream=1000):
-    found = break_even(rows, dict.fromkeys(CURRENCIES, upstream), "scratch_imitation")
+    found = break_even(rows, [dict.fromkeys(CURRENCIES, upstream)], "scratch_imitation")
     return found["env_steps"]
 
 
@@ -159,6 +160,17 @@ def test_break_even_is_upstream_over_saving():
     even = verdict(rows)
     assert even["tasks"] == 10  # 1000 / (120 - 20)
     assert even["verdict"] == "Pays from task 10 on"
+
+
+def test_break_even_over_seeds_says_how_sure_it_is():
+    rows = [
+        priced("pretrained_finetune", 20) | {"marginals": [20, 20]},
+        priced("scratch_imitation", 120) | {"marginals": [120, 120]},
+    ]
+    upstream = [dict.fromkeys(CURRENCIES, n) for n in (500, 1500)]
+    even = break_even(rows, upstream, "scratch_imitation")["env_steps"]
+    assert (even["tasks"], even["interval"]) == (10, [5, 15])
+    assert "95 % interval: task 5 to task 15" in even["reason"]
 
 
 def test_break_even_says_when_pretraining_does_not_pay():

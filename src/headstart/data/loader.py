@@ -127,8 +127,11 @@ class Loader:
         self._window = window
         self._demonstration_steps = demonstration_steps
         self._seed = seed
-        self._episodes = _by_task(data, np.ones(len(data.start), dtype=bool))
-        self._shown = _by_task(data, data.shows)
+        self._num_episodes = np.bincount(data.task_of_episode, minlength=len(data.tasks))
+        self._shown = [
+            np.flatnonzero(data.shows & (data.task_of_episode == task))
+            for task in range(len(data.tasks))
+        ]
         self._frames = RandomFrames(
             [c.name for c in data.obs_channels], [c.name for c in data.action_channels], data.obs
         )
@@ -138,9 +141,10 @@ class Loader:
         rng = np.random.default_rng([self._seed, update])
         cue = self._draw_cue(rng)
         task = rng.integers(len(self.data.tasks), size=self.config.num_prompts)
-        batch = self._draw_windows(rng, task)
-        if cue in (SHOWN, BOTH):
-            batch.demonstration = self._draw_demonstrations(rng, task)
+        shown = self._draw_shown(rng, task) if cue in (SHOWN, BOTH) else None
+        batch = self._draw_windows(rng, task, shown)
+        if shown is not None:
+            batch.demonstration = self._demonstrations(shown)
         if cue == SHOWN:
             self._frames.turn(batch, rng, self.config.random_frames)
         if cue == WORDS:
@@ -155,19 +159,40 @@ class Loader:
         rest = 1.0 - told - shown
         return int(rng.choice(4, p=[told, shown, rest * 0.8, rest * 0.2]))
 
-    def _draw_demonstrations(self, rng: np.random.Generator, task: np.ndarray) -> np.ndarray:
-        """(B, P, O + A) float32: a successful episode of each task, as it stands in a prompt."""
+    def _draw_shown(self, rng: np.random.Generator, task: np.ndarray) -> np.ndarray:
+        """(B,): an episode of each task that is fit to be shown."""
+        sizes = np.array([len(group) for group in self._shown])
+        place = (rng.random(len(task)) * sizes[task]).astype(np.int64)
+        return np.concatenate(self._shown)[(np.cumsum(sizes) - sizes)[task] + place]
+
+    def _draw_episodes(
+        self, rng: np.random.Generator, task: np.ndarray, shown: np.ndarray | None
+    ) -> np.ndarray:
+        """(B, N): episodes of each task, but not the one that is shown, unless it is the only
+        one: a model that has an episode in its prompt could copy it."""
+        number = self._num_episodes
+        first = (np.cumsum(number) - number)[task][:, None]
+        others = number[task][:, None] - (shown is not None)
+        u = rng.random((len(task), self.config.num_windows))
+        episode = first + (u * np.maximum(others, 1)).astype(np.int64)
+        if shown is None:
+            return episode
+        return episode + ((episode >= shown[:, None]) & (others > 0))
+
+    def _demonstrations(self, episode: np.ndarray) -> np.ndarray:
+        """(B, P, O + A) float32: these episodes (B,) as they stand in a prompt."""
         data = self.data
-        episode = _pick(rng, self._shown, task, 1)
-        row = data.start[episode] + evenly_spaced(
-            data.length[episode[:, 0]], self._demonstration_steps
+        row = data.start[episode][:, None] + evenly_spaced(
+            data.length[episode], self._demonstration_steps
         )
         return np.concatenate([data.obs[row], data.label[row]], axis=-1)
 
-    def _draw_windows(self, rng: np.random.Generator, task: np.ndarray) -> TokenBatch:
-        """N windows of any episodes of each task, no cue yet."""
+    def _draw_windows(
+        self, rng: np.random.Generator, task: np.ndarray, shown: np.ndarray | None
+    ) -> TokenBatch:
+        """N windows of episodes of each task, no cue yet."""
         data, K = self.data, self._window
-        episode = _pick(rng, self._episodes, task, self.config.num_windows)
+        episode = self._draw_episodes(rng, task, shown)
         length = data.length[episode][..., None]
         # A window may start anywhere; past an episode's end its last step is repeated, unlabelled.
         first = (rng.random(episode.shape) * data.length[episode]).astype(np.int64)
@@ -189,21 +214,3 @@ def evenly_spaced(length: np.ndarray, num_steps: int) -> np.ndarray:
     """(B, P) the steps of episodes of these lengths (B,) that stand in a prompt, first to last."""
     progress = np.linspace(0.0, 1.0, num_steps)
     return np.round(progress * (length[:, None] - 1)).astype(np.int64)
-
-
-def _by_task(data: Trajectories, chosen: np.ndarray) -> list[np.ndarray]:
-    """The chosen episodes of each task."""
-    return [
-        np.flatnonzero(chosen & (data.task_of_episode == task)) for task in range(len(data.tasks))
-    ]
-
-
-def _pick(
-    rng: np.random.Generator, groups: list[np.ndarray], task: np.ndarray, count: int
-) -> np.ndarray:
-    """(B, count): that many random members of each task's group."""
-    sizes = np.array([len(group) for group in groups])
-    firsts = np.cumsum(sizes) - sizes
-    members = np.concatenate(groups)
-    place = (rng.random((len(task), count)) * sizes[task][:, None]).astype(np.int64)
-    return members[firsts[task][:, None] + place]

@@ -70,7 +70,7 @@ const price = (currency, value) => (value === null || value === undefined ? "unk
 const COLOURS = {
   told: "told", shown_once: "shown", shown_once_official: "shown", told_and_shown: "both",
   demos: "tuned", scratch_demos: "imitation",
-  pretrained_shown_once: "shown", pretrained_finetune: "tuned", pretrained_reinforce: "both",
+  pretrained_shown_once: "shown", pretrained_finetune: "tuned",
   scratch_imitation: "imitation", scratch_reinforce: "reinforce",
 };
 const colour = (arm) => `var(--${COLOURS[arm.split(".").pop().replace(/_\d+$/, "")] || "control"})`;

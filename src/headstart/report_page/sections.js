@@ -127,8 +127,7 @@ function drawTraining() {
   const { losses, result } = DATA.training;
   const facts = [result.parameters && `${scaled(result.parameters, ["", "k", "M", "G"], 1000)} parameters`,
     result.updates && `${result.updates.toLocaleString("en-US")} updates`,
-    result.flops && `${price("flops", result.flops)}FLOP`, result.wall_s && duration(result.wall_s),
-    result.arithmetic_rate && `${percent(result.arithmetic_rate)} of the machine's arithmetic peak`].filter(Boolean);
+    result.flops && `${price("flops", result.flops)}FLOP`, result.wall_s && duration(result.wall_s)].filter(Boolean);
   byId("training-lede").textContent = `Next-token prediction: the next action, the next observation and the next word.${facts.length ? ` ${facts.join(", ")}.` : ""}`;
   byId("training-losses").replaceChildren(...LOSSES.filter(([tag]) => losses[`train/${tag}`]).map(([tag, label]) => {
     const train = losses[`train/${tag}`], val = losses[`val/${tag}`] || [], holder = html("div", {});

@@ -38,7 +38,6 @@ ARMS = {  # arm: (label, short label, note)
     "heldout.scratch_demos_5": ("From scratch on 5", "scratch on 5", ""),
     "pretrained_shown_once": ("Pre-trained, shown once", "shown once", ""),
     "pretrained_finetune": ("Pre-trained, fine-tuned", "fine-tuned", ""),
-    "pretrained_reinforce": ("Pre-trained, then reinforced", "reinforced", ""),
     "scratch_imitation": ("Imitation from scratch", "imitation", ""),
     "scratch_reinforce": ("Reinforcement from scratch", "reinforcement", ""),
 }
@@ -208,20 +207,28 @@ def tiles(content: dict[str, Any]) -> list[dict[str, str]]:
 def break_even(
     currency: str,
     n: float | None,
+    interval: Sequence[float | None],
     upstream: float | None,
     adapt: dict[str, Any] | None,
     scratch: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The verdict on one currency: {tasks, verdict, reason}; ``tasks`` is None without an N*.
+    """The verdict on one currency: {tasks, interval, verdict, reason}; without an N* ``tasks`` is
+    None. A bound of the interval that is None is unknown, or beyond any number of tasks.
 
     Args:
         n: N* of the ledger: inf where pre-training never pays, None where a price is unknown.
+        interval: its 95 % interval.
         adapt, scratch: the rows of the price list that were compared; None where no pre-trained
             arm reached any threshold.
     """
     if adapt is None or scratch is None:
         reason = "No pre-trained arm reached a threshold, so there is no saving to count."
-        return {"tasks": None, "verdict": "Does not pay", "reason": reason}
+        return {
+            "tasks": None,
+            "interval": [None, None],
+            "verdict": "Does not pay",
+            "reason": reason,
+        }
     where = "the mean of the held-out tasks" if adapt["task"] == "*" else _short(adapt["task"])
     way, other = label(adapt["arm"]).lower(), label(scratch["arm"]).lower()
     ours, theirs = price(currency, adapt["marginal"]), bare_price(currency, scratch["marginal"])
@@ -232,14 +239,19 @@ def break_even(
         f"{', which never got there' if censored else ''})."
     )
     if n is None:
-        return {"tasks": None, "verdict": "Not known", "reason": reason}
+        return {"tasks": None, "interval": [None, None], "verdict": "Not known", "reason": reason}
     if n == float("inf"):
         verdict = "Cannot be told" if censored else "Does not pay"
-        return {"tasks": None, "verdict": verdict, "reason": reason}
+        return {"tasks": None, "interval": [None, None], "verdict": verdict, "reason": reason}
     tasks = max(1, math.ceil(n))
+    bounds = [None if b in (None, math.inf) else max(1, math.ceil(b)) for b in interval]
+    if bounds[0] is not None:
+        high = "never" if bounds[1] is None else f"task {bounds[1]:,}"
+        reason += f" 95 % interval: task {bounds[0]:,} to {high}."
     verdict = f"{'At the latest' if censored else 'Pays'} from task {tasks:,} on"
     return {
         "tasks": tasks,
+        "interval": bounds,
         "verdict": verdict,
         "reason": f"{reason} Spent before the first task: {bare_price(currency, upstream)}.",
     }
@@ -258,7 +270,7 @@ def format_table(report: dict[str, Any]) -> str:
     prices = [row for row in shown if row["task"] == "*" or row["arm"] not in on_all]
     if prices:
         shared = f"1 of {report['amortised_over']}"
-        head = ["price of", "way", "", "this task", shared, "with all before"]
+        head = ["price of", "way", "", "a point", "this task", shared, "with all before"]
         lines += ["", *_table(head, [_price_cells(row) for row in prices])]
     for name, other in (
         ("break_even_tasks", "with the same demonstrations"),
@@ -294,7 +306,7 @@ def _success_rows(report: dict[str, Any]) -> list[list[str]]:
 def _price_cells(row: dict[str, Any]) -> list[str]:
     over = "> " if row["censored"] else ""
     task = "all tasks" if row["task"] == "*" else _short(row["task"])
-    prices = [row["marginal"], row["amortised"], row["full"]]
+    prices = [row["per_point"], row["marginal"], row["amortised"], row["full"]]
     cells = ["unknown" if p is None else over + bare_price(row["currency"], p) for p in prices]
     unit = UNITS[row["currency"]]
     return [f"{percent(row['threshold'])} {task}", row["arm"], unit, *cells]

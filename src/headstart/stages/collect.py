@@ -11,6 +11,7 @@ from tqdm import tqdm
 from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.perturbed import PerturbedExpert
+from headstart.behaviors.random_play import RandomPlay
 from headstart.behaviors.scripted import ScriptedExpert
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import (
@@ -28,7 +29,7 @@ from headstart.types import Episode, Task
 
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
-    """Settings of collecting demonstrations by scripted experts."""
+    """Settings of collecting episodes."""
 
     split: str = "metaworld/ml45-train"
     """The tasks, ``suite/split``, or one task, ``suite/name``."""
@@ -37,6 +38,8 @@ class CollectConfig:
     """What the episodes are for; purposes never share a start (headstart.seeds)."""
     env_steps: int = 100_000
     """Simulator steps in all, shared equally by the tasks. 0: one episode an environment."""
+    behavior: Literal["expert", "random"] = "expert"
+    """Who acts: the scripted expert, or random play, which nobody labels."""
     perturbed: float = 0.5
     """Share of the steps in which the expert is perturbed and shows how to recover."""
     num_envs: int = 8
@@ -47,7 +50,7 @@ class CollectConfig:
 
 
 def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Record experts on every task of a split, as a LeRobot v3 dataset.
+    """Record a behavior on every task of a split, as a LeRobot v3 dataset.
 
     Episodes that failed are kept, marked by their own success column. A task is saved as a whole:
     an interrupted run, resumed, begins its first unsaved task anew and ends with the same data.
@@ -90,7 +93,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     result = _summary(Dataset(out))
     artifact.write_result(result)
     settle(out)
-    write_card(out, f"Demonstrations on {config.split}", _card(config, result, meter.cost()))
+    write_card(out, f"Episodes on {config.split}", _card(config, result, meter.cost()))
     return result
 
 
@@ -99,7 +102,8 @@ def _record(
 ) -> list[Episode]:
     """All episodes of one task: undisturbed first, then perturbed."""
     episodes: list[Episode] = []
-    for part, share in enumerate((1.0 - config.perturbed, config.perturbed)):
+    perturbed = config.perturbed if config.behavior == "expert" else 0.0
+    for part, share in enumerate((1.0 - perturbed, perturbed)):
         if share == 0.0:
             continue
         seeds = environment_seeds(
@@ -109,9 +113,7 @@ def _record(
             config.num_envs,
             start=part * 5000,
         )
-        actor: Actor = ScriptedExpert(task)
-        if part == 1:
-            actor = PerturbedExpert(actor, seeds)
+        actor = _actor(config, task, seeds, perturbed=part == 1)
         env = registry.make(task, seeds, config.max_episode_steps)
         interaction = Interaction(env, actor)
         new = run_episodes(
@@ -125,8 +127,16 @@ def _record(
         env.close()
         limit = None if limit is None else limit - interaction.env_steps
         meter.count_env_steps(actor.name, interaction.env_steps)
-    meter.count_demonstrations(len(episodes))
+    if config.behavior == "expert":
+        meter.count_demonstrations(len(episodes))
     return episodes
+
+
+def _actor(config: CollectConfig, task: Task, seeds: list[int], perturbed: bool) -> Actor:
+    if config.behavior == "random":
+        return RandomPlay(task, seeds)
+    expert = ScriptedExpert(task)
+    return PerturbedExpert(expert, seeds) if perturbed else expert
 
 
 def _summary(dataset: Dataset) -> dict[str, Any]:
@@ -146,11 +156,16 @@ def _summary(dataset: Dataset) -> dict[str, Any]:
 
 def _card(config: CollectConfig, result: dict[str, Any], cost: Cost) -> list[str]:
     mean = sum(t["success"] for t in result["tasks"].values()) / len(result["tasks"])
+    made = "- Made by random play; there is no label."
+    if config.behavior == "expert":
+        made = (
+            f"- Made by scripted experts, {config.perturbed:.0%} of the steps perturbed; `action`"
+            " is what was executed, `action.expert` the expert's own action there."
+        )
     return [
         f"- {result['episodes']} episodes, {result['env_steps']} simulator steps,"
         f" {len(result['tasks'])} tasks of `{config.split}`, in LeRobot v3 format.",
-        f"- Made by scripted experts, {config.perturbed:.0%} of the steps perturbed; `action` is"
-        " what was executed, `action.expert` the expert's own action there.",
+        made,
         f"- Success at any step: {mean:.1%} (failed episodes are kept and marked).",
         f"- Cost: {cost.env_steps} simulator steps, {cost.core_s:.0f} core-seconds.",
         f"- Seed {config.seed}, purpose `{config.purpose}`. Versions and machine: `config.json`.",

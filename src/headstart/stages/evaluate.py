@@ -15,7 +15,7 @@ from tqdm import tqdm
 from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
-from headstart.data.store import demonstrations_of
+from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import (
     Cost,
     Meter,
@@ -29,6 +29,7 @@ from headstart.model.checkpoint import load_model
 from headstart.model.policy import Policy, Prompt
 from headstart.rollout import Interaction, examine
 from headstart.seeds import environment_seeds
+from headstart.stats import success_rates
 from headstart.suites import registry
 from headstart.types import Episode, EvalResult, Task
 
@@ -82,15 +83,23 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
         return artifact.result()
     parents = [config.model, config.seen_demonstrations, config.heldout_demonstrations]
     bills = tuple(read_bill(p) for p in parents if p is not None)
+    pieces = artifact.progress()
+    done = {piece["task"] for piece in pieces}
     with Meter(spent_so_far(out)) as meter:
         try:
-            for task in tqdm(heldout, desc="evaluate held-out", unit="task"):
-                exam.heldout(task, meter)
-            for task in tqdm(seen, desc="evaluate seen", unit="task"):
-                exam.seen(task, meter)
+            for title, tasks, sit in (
+                ("held-out", heldout, exam.heldout),
+                ("seen", seen, exam.seen),
+            ):
+                for task in tqdm(tasks, desc=f"evaluate {title}", unit="task"):
+                    if task.id not in done:
+                        pieces.append({"task": task.id} | sit(task, meter))
+                        artifact.save_progress(pieces[-1])
+                        write_unfinished_bill(out, "evaluate", meter.cost(), bills)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "evaluate", meter.cost(), bills)
-    retrieval = choose_retrieval(exam.results)
+    rows = [row for piece in pieces for row in piece["rows"]]
+    retrieval = choose_retrieval(rows)
     result = {
         "protocol": {
             "suite": "Meta-World v3 on EnvPool",
@@ -103,10 +112,10 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
             "seen_tasks_are_shown": "an unperturbed episode of the training data",
             "wrong_prompt": "a demonstration of each of the other held-out tasks",
             "action": "mean of the predicted bins",
-            "retrieval": f"the better of two: {retrieval.removeprefix('heldout.')}",
+            "retrieval": f"the better of two, {RETRIEVALS[retrieval]}",
         },
-        "rows": exam.rows(),
-        "replays": exam.replays,
+        "rows": rows,
+        "replays": [replay for piece in pieces for replay in piece["replays"]],
         "wall_s": meter.cost().wall_s,
     }
     artifact.write_result(result)
@@ -125,13 +134,18 @@ class Entrant:
 
 
 class Exam:
-    """Runs the arms of each task in one pool of environments, and keeps what came out."""
+    """Runs the arms of each task in one pool of environments.
+
+    ``seen`` and ``heldout`` return ``rows`` and ``replays`` for result.json.
+    """
 
     def __init__(self, config: EvaluateConfig, heldout: Sequence[Task]) -> None:
         self.config = config
         self.model = load_model(Path(config.model))
-        self.results: list[EvalResult] = []
-        self.replays: list[dict[str, Any]] = []
+        self._cost_of_shown = Cost.unknown()
+        if config.heldout_demonstrations is not None:
+            self._cost_of_shown = read_bill(config.heldout_demonstrations).cost
+        self._known_seeds = seeds_of(config.seen_demonstrations, config.heldout_demonstrations)
         self._shown_seen = demonstrations_of(config.seen_demonstrations, 1)
         self._shown = demonstrations_of(config.heldout_demonstrations, config.prompts)
         official = resources.files("headstart.suites") / "metaworld_official"
@@ -143,14 +157,14 @@ class Exam:
                     " --heldout-demonstrations, or leave held-out tasks out with --heldout ''"
                 )
 
-    def seen(self, task: Task, meter: Meter) -> None:
+    def seen(self, task: Task, meter: Meter) -> dict[str, list]:
         """Told, and shown one demonstration."""
         arms = {"seen.told": self._policy(task, [Prompt(task.instruction)])}
         if task.id in self._shown_seen:
             arms["seen.shown_once"] = self._policy(task, _shown(self._shown_seen[task.id]))
-        self._run(task, arms, meter)
+        return self._run(task, arms, meter)
 
-    def heldout(self, task: Task, meter: Meter) -> None:
+    def heldout(self, task: Task, meter: Meter) -> dict[str, list]:
         """Every arm and control of a task the model never saw."""
         shown = self._shown[task.id]
         n = min(self.config.control_episodes, self.config.episodes)
@@ -174,33 +188,37 @@ class Exam:
             arms["heldout.shown_once_official"] = self._policy(
                 task, _shown(self._official[task.id])
             )
-        self._run(task, arms, meter)
+        return self._run(task, arms, meter)
 
     def _policy(self, task: Task, prompts: Sequence[Prompt], episodes: int = 0) -> Entrant:
         episodes = episodes or self.config.episodes
         policy = Policy(self.model, task.channels, prompts, episodes)
         return Entrant(policy, len(prompts), episodes)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The results for result.json; what one demonstration bought carries what it cost."""
-        rows = []
-        made = Cost.unknown()
-        if self.config.heldout_demonstrations is not None:
-            made = read_bill(self.config.heldout_demonstrations).cost
-        for result in self.results:
-            row = asdict(result)
-            if result.arm == "heldout.shown_once":
-                steps = self._shown[result.task][result.demonstration].num_steps
-                row["cost"] = share_of(made, steps, demonstrations=1).to_json()
-            rows.append(row)
-        return rows
+    def _row(self, result: EvalResult) -> dict[str, Any]:
+        """A result for result.json; what one demonstration bought carries what it cost."""
+        row = asdict(result)
+        if result.arm == "heldout.shown_once":
+            steps = self._shown[result.task][result.demonstration].num_steps
+            row["cost"] = share_of(self._cost_of_shown, steps, demonstrations=1).to_json()
+        return row
 
-    def _run(self, task: Task, arms: dict[str, Entrant], meter: Meter) -> None:
-        """Each arm plays the environments' next starts: no two episodes have the same one."""
+    def _run(self, task: Task, arms: dict[str, Entrant], meter: Meter) -> dict[str, list]:
+        """Each arm plays the environments' next starts: no two episodes have the same one.
+
+        Raises:
+            ValueError: an environment that made data or a demonstration would be used.
+        """
         config = self.config
         most = max(entrant.num_prompts * entrant.episodes for entrant in arms.values())
         seeds = environment_seeds("evaluation", config.seed, registry.task_index(task), most)
+        if known := self._known_seeds & set(seeds):
+            raise ValueError(
+                f"{task.id}: the data has episodes of environment {min(known)}, which is one to be"
+                " evaluated in; use another --seed"
+            )
         env = registry.make(task, seeds, config.max_episode_steps)
+        rows, replays = [], []
         for arm, entrant in arms.items():
             interaction = Interaction(env, entrant.actor)
             results, episodes = examine(
@@ -212,12 +230,19 @@ class Exam:
                 config.seed,
             )
             meter.count_env_steps("evaluate", interaction.env_steps)
-            self.results += results
+            rows += [self._row(result) for result in results]
             if arm == "heldout.shown_once":
-                self.replays.append(replay(arm, self._shown[task.id][0], episodes[0]))
+                replays.append(replay(arm, self._shown[task.id][0], episodes[0]))
         env.close()
         del env, interaction
         gc.collect()  # an EnvPool frees its memory only when nothing refers to it
+        return {"rows": rows, "replays": replays}
+
+
+def seeds_of(*datasets: Path | None) -> set[int]:
+    """Seeds of all environments that these datasets were made in."""
+    tables = [Dataset(root).episode_table() for root in datasets if root is not None]
+    return {seed for table in tables for seed in table["seed"].tolist()}
 
 
 def replay(arm: str, demonstration: Episode, episode: Episode) -> dict[str, Any]:
@@ -234,16 +259,19 @@ def replay(arm: str, demonstration: Episode, episode: Episode) -> dict[str, Any]
     }
 
 
-def choose_retrieval(results: list[EvalResult]) -> str:
-    """Call the better of the two retrieval controls ``heldout.retrieval``; returns its name."""
-    rate = {
-        arm: float(np.mean([r.success for r in results if r.arm == arm] or [[0.0]]))
-        for arm in ("heldout.retrieval_raw", "heldout.retrieval_relative")
-    }
-    better = max(rate, key=lambda arm: rate[arm])
-    for result in results:
-        if result.arm == better:
-            result.arm = "heldout.retrieval"
+RETRIEVALS = {
+    "heldout.retrieval_raw": "by raw observations",
+    "heldout.retrieval_relative": "by positions relative to the object",
+}
+
+
+def choose_retrieval(rows: list[dict[str, Any]]) -> str:
+    """Call the better of the two retrieval controls ``heldout.retrieval``; returns its old name."""
+    rates = success_rates(rows)
+    better = max(RETRIEVALS, key=lambda arm: rates.get(arm, 0.0))
+    for row in rows:
+        if row["arm"] == better:
+            row["arm"] = "heldout.retrieval"
     return better
 
 
@@ -251,18 +279,9 @@ def _shown(demonstrations: Sequence[Episode]) -> list[Prompt]:
     return [Prompt(demonstration=episode) for episode in demonstrations]
 
 
-def rates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Success rate of each arm over all its episodes, held-out arms first."""
-    arms = sorted({row["arm"] for row in rows}, key=lambda arm: (arm.startswith("seen"), arm))
-    return {
-        arm: float(np.mean([s for row in rows if row["arm"] == arm for s in row["success"]]))
-        for arm in arms
-    }
-
-
 def _card(config: EvaluateConfig, rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"- Model: `{config.model}`. Success at any of {config.max_episode_steps} steps,"
         f" {config.episodes} episodes a prompt, starts and goals of their own, seed {config.seed}.",
-        *[f"- `{arm}`: {rate:.1%}" for arm, rate in rates(rows).items()],
+        *[f"- `{arm}`: {rate:.1%}" for arm, rate in success_rates(rows).items()],
     ]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, write_card
+from headstart.artifact import Artifact, manifest, write_card
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import (
+    FINETUNED_MODEL,
+    Bill,
+    Cost,
     Meter,
     read_bill,
     settle,
     share_of,
     spent_so_far,
+    write_bill,
     write_unfinished_bill,
 )
 from headstart.model.checkpoint import load_model, save_model
@@ -28,8 +30,9 @@ from headstart.model.policy import Policy, Prompt
 from headstart.model.transformer import Transformer, build_transformer
 from headstart.rollout import Interaction, examine
 from headstart.seeds import environment_seeds
+from headstart.stats import success_rates
 from headstart.suites import registry
-from headstart.types import Episode, EvalResult, Task, TokenBatch
+from headstart.types import Episode, EvalResult, Task
 
 SHOWN_ONLY = LoaderConfig(told=0.0, shown=1.0, num_prompts=4, random_frames=0.5)
 """Fine-tuned policies act on a demonstration in their prompt, so that is how they train."""
@@ -71,7 +74,7 @@ class FinetuneConfig:
 def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Learn each task of a split from a few demonstrations, and evaluate what was learned.
 
-    Writes the fine-tuned models to ``models/<task>-<count>``.
+    Writes the fine-tuned models to ``models/<task>-<count>``, each with a card and a bill.
 
     Returns:
         What ``result.json`` holds: a row an arm and task, each with its own ``cost``.
@@ -92,68 +95,93 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
         settle(out)
         return artifact.result()
     bills = tuple(read_bill(p) for p in (config.model, config.demonstrations, config.data))
-    school = School(config, out)
+    school = School(config, out, bills)
     arms = ("demos", "scratch_demos") if config.scratch else ("demos",)
-    work = [(task, count, arm) for task in tasks for count in config.counts for arm in arms]
+    work = [(arm, task, count) for arm in arms for task in tasks for count in config.counts]
+    rows = artifact.progress()
     with Meter(spent_so_far(out)) as meter:
         try:
-            for task, count, arm in tqdm(work, desc="finetune", unit="policy"):
-                school.teach(task, shown[task.id][:count], arm, meter)
+            # A policy a row, in this order: what earlier tries finished is at the front.
+            for arm, task, count in tqdm(
+                work[len(rows) :], "finetune", len(work), unit="policy", initial=len(rows)
+            ):
+                rows.append(school.teach(task, shown[task.id][:count], arm, meter))
+                artifact.save_progress(rows[-1])
+                write_unfinished_bill(out, "finetune", meter.cost(), bills)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "finetune", meter.cost(), bills)
-    result = {"rows": school.rows, "wall_s": meter.cost().wall_s}
+    result = {"rows": rows, "wall_s": meter.cost().wall_s}
     artifact.write_result(result)
     settle(out)
-    write_card(out, "Fine-tuned on a few demonstrations", _card(config, school.rows))
+    write_card(out, "Fine-tuned on a few demonstrations", _card(config, rows))
     return result
 
 
 class School:
-    """Trains one policy after another and keeps how they did."""
+    """Trains one policy after another and examines each."""
 
-    def __init__(self, config: FinetuneConfig, out: Path) -> None:
+    def __init__(self, config: FinetuneConfig, out: Path, bills: tuple[Bill, ...]) -> None:
         self.config = config
         self.out = out
-        self.rows: list[dict[str, Any]] = []
+        self._bills = bills
         dataset = Dataset(config.data)
         self._demonstrations_cost = read_bill(config.demonstrations).cost
         self._channels = (dataset.obs_channels, dataset.action_channels)
         self._old = Trajectories.from_episodes(dataset.episodes(), *self._channels)
 
-    def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> None:
-        """Train one policy on these demonstrations, evaluate it, and add its row."""
+    def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> dict[str, Any]:
+        """Train one policy on these demonstrations and evaluate it: its row of result.json."""
         with Meter() as own:
-            scratch = arm == "scratch_demos"
-            model = self._learn(shown, scratch, own)
+            learn = self._from_scratch if arm == "scratch_demos" else self._from_prior
+            model = learn(Trajectories.from_episodes(shown, *self._channels), own)
         trained = own.cost()
         meter.count_flops(trained.flops or 0.0)
         steps = sum(episode.num_steps for episode in shown)
         cost = share_of(self._demonstrations_cost, steps, len(shown)) + trained
-        if not scratch:
-            save_model(self.out / "models" / f"{task.name}-{len(shown)}", model)
         result = self._examine(task, shown, f"heldout.{arm}_{len(shown)}", model, meter)
-        self.rows.append(asdict(result) | {"cost": cost.to_json(), "wall_s": trained.wall_s})
+        row = asdict(result) | {"cost": cost.to_json()}
+        if arm == "demos":
+            self._save(f"{task.name}-{len(shown)}", model, row, trained)
+        return row
 
-    def _learn(self, shown: list[Episode], scratch: bool, meter: Meter) -> Transformer:
+    def _from_prior(self, new: Trajectories, meter: Meter) -> Transformer:
+        """The pre-trained model goes on, half of every batch from the old data."""
         config = self.config
         model = load_model(Path(config.model))
-        new = Trajectories.from_episodes(shown, *self._channels)
-        settings, updates, old = (
-            config.learner,
-            config.updates,
-            make_loader(self._old, config.loader, model, config.seed),
+        loaders = [
+            make_loader(data, config.loader, model, config.seed) for data in (new, self._old)
+        ]
+        return _learn(Learner(model, config.learner, config.updates), loaders, meter)
+
+    def _from_scratch(self, new: Trajectories, meter: Meter) -> Transformer:
+        """The same model from random weights, on the demonstrations alone."""
+        config = self.config
+        prior = load_model(Path(config.model))
+        # The same statistics, so that the two differ in their weights alone.
+        model = build_transformer(prior.config, prior.channels, prior.vocabulary, config.seed)
+        loaders = [make_loader(new, config.loader, model, config.seed)]
+        return _learn(
+            Learner(model, config.scratch_learner, config.scratch_updates), loaders, meter
         )
-        if scratch:
-            # The same statistics, so that the two differ in their weights alone.
-            model = build_transformer(model.config, model.channels, model.vocabulary, config.seed)
-            settings, updates, old = config.scratch_learner, config.scratch_updates, None
-        model.train()
-        learner = Learner(model, settings, updates)
-        loader = make_loader(new, config.loader, model, config.seed)
-        for update in range(updates):
-            learner.step(_batches(loader, old, update), update)
-        meter.count_flops(learner.take_flops())
-        return model.eval()
+
+    def _save(self, name: str, model: Transformer, row: dict[str, Any], cost: Cost) -> None:
+        root = self.out / "models" / name
+        save_model(root, model)
+        success = sum(row["success"])
+        write_card(
+            root,
+            f"{row['task']}, {row['arm'].removeprefix('heldout.')}",
+            [
+                f"- From `{self.config.model}`, {self.config.updates} updates on the first"
+                f" demonstrations in `{self.config.demonstrations}`, seed {self.config.seed}.",
+                f"- With the first of them in its prompt: {success} of {len(row['success'])}"
+                f" episodes succeeded at any of {self.config.max_episode_steps} steps.",
+                f"- Cost: {cost.flops:.3g} FLOPs, {cost.wall_s:.1f} s; with its ancestors' in"
+                " `ledger.json`.",
+                "- Use: `headstart.load_policy(folder, task, prompt).act(obs)`.",
+            ],
+        )
+        write_bill(root, Bill(manifest(root), FINETUNED_MODEL, name, cost, self._bills))
 
     def _examine(
         self, task: Task, shown: list[Episode], arm: str, model: Transformer, meter: Meter
@@ -176,20 +204,18 @@ class School:
         return result
 
 
-def _batches(new: Loader, old: Loader | None, update: int) -> Iterator[TokenBatch]:
-    yield new.batch(update)
-    if old is not None:
-        yield old.batch(update)
+def _learn(learner: Learner, loaders: list[Loader], meter: Meter) -> Transformer:
+    learner.model.train()
+    for update in range(learner.updates):
+        learner.step([loader.batch(update) for loader in loaders], update)
+    meter.count_flops(learner.take_flops())
+    return learner.model.eval()
 
 
 def _card(config: FinetuneConfig, rows: list[dict[str, Any]]) -> list[str]:
-    rates = {
-        arm: np.mean([s for r in rows if r["arm"] == arm for s in r["success"]])
-        for arm in dict.fromkeys(r["arm"] for r in rows)
-    }
     return [
         f"- From `{config.model}`, on demonstrations of `{config.demonstrations}`, seed"
         f" {config.seed}; models in `models/`.",
         f"- Success at any of {config.max_episode_steps} steps, {config.episodes} episodes a task:",
-        *[f"- `{arm}`: {rate:.1%}" for arm, rate in rates.items()],
+        *[f"- `{arm}`: {rate:.1%}" for arm, rate in success_rates(rows).items()],
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ class PretrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
-    validation_episodes: int = 1
-    """Episodes of each task kept out of training, to measure the loss on."""
+    validation_episodes: int = 2
+    """Episodes of each task kept out of training, to measure the loss on; a quarter of them at
+    most. Where there are two, one is shown and the other predicted."""
     log_every: int = 20
     checkpoint_every: int = 500
     device: str = free("auto")
@@ -148,11 +150,12 @@ def split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Traje
     """Training and validation episodes; the latter the last of each task that succeeded."""
     left_out = {t.id for t in registry.get_split(config.leave_out)} if config.leave_out else set()
     episodes = [e for e in dataset.episodes() if e.task_id not in left_out]
-    kept: dict[str, int] = {}
+    count = Counter(e.task_id for e in episodes)
+    left = {task: min(config.validation_episodes, n // 4) for task, n in count.items()}
     train, validation = [], []
     for episode in reversed(episodes):
-        if episode.success.any() and kept.get(episode.task_id, 0) < config.validation_episodes:
-            kept[episode.task_id] = kept.get(episode.task_id, 0) + 1
+        if episode.success.any() and left[episode.task_id] > 0:
+            left[episode.task_id] -= 1
             validation.append(episode)
         else:
             train.append(episode)

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, write_bytes
+from headstart.artifact import Artifact, write_bytes, write_card
 from headstart.config import free, from_json
 from headstart.ledger import (
     Cost,
@@ -335,6 +335,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "reinforce", meter.cost())
     settle(out)
+    write_card(out, f"{config.task}, learned from reward", _card(config, progress))
     return result
 
 
@@ -417,6 +418,19 @@ def _seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int
     """Seeds of the ``index``-th n environments of a purpose. After 10,000 they come around."""
     start = index % (10_000 // n) * n
     return environment_seeds(purpose, config.seed, registry.task_index(task), n, start)
+
+
+def _card(config: ReinforceConfig, progress: Progress) -> list[str]:
+    last = progress.curve[-1]
+    return [
+        "- PPO from random weights on the task's own reward, no demonstration, seed"
+        f" {config.seed}.",
+        f"- Success at any of {config.max_episode_steps} steps, acting greedily:"
+        f" {last['success_rate']:.0%} of {last['episodes']} episodes at the end.",
+        f"- Cost: {last['env_steps']} simulator steps of training, {last['core_s']:.0f}"
+        " core-seconds; with evaluation in `ledger.json`.",
+        "- `model.safetensors` holds the weights, `config.json` the settings.",
+    ]
 
 
 def _load_checkpoint(out: Path, learner: Learner) -> Progress:

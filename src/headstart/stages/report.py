@@ -20,7 +20,16 @@ import tyro
 
 from headstart.artifact import Artifact, read_json, write_bytes, write_json
 from headstart.config import to_json
-from headstart.ledger import Bill, Cost, break_even_tasks, price_row, read_bill, total
+from headstart.ledger import (
+    FINETUNED_MODEL,
+    Bill,
+    Cost,
+    break_even_interval,
+    break_even_tasks,
+    price_row,
+    read_bill,
+    total,
+)
 from headstart.report_page import words
 from headstart.report_page.page import build_page, replay_tracks
 from headstart.report_page.words import format_table
@@ -109,7 +118,8 @@ class Run:
         run = cls(path, read_json(path / "recipe.json"))
         for file in sorted(path.rglob("result.json")):
             run._take(file, read_json(file))
-        run.bills = [read_bill(file.parent) for file in sorted(path.rglob("ledger.json"))]
+        bills = [read_bill(file.parent) for file in sorted(path.rglob("ledger.json"))]
+        run.bills = [bill for bill in bills if bill.stage != FINETUNED_MODEL]  # part of its stage's
         headers = [read_json(file) for file in sorted(path.glob("*/config.json"))]
         run.header = headers[0] if headers else {}
         if (path / "pretrain" / "config.json").exists():
@@ -217,6 +227,8 @@ class Curve:
     arm: str
     task: str
     points: list[dict[str, Any]]  # {"mean", "interval", "cost": Price, "note"}
+    run: int = 0
+    """Which of the runs it was measured in; of no meaning where it is pooled."""
 
     def in_currency(self, currency: str) -> list[tuple[float | None, float]]:
         return [(point["cost"][currency], point["mean"]) for point in self.points]
@@ -251,7 +263,8 @@ def demonstration_curves(runs: Sequence[Run], outcomes: Outcomes) -> list[list[C
                 [_point(outcomes, prices, names[k], members, group, k) for k in sorted(names)]
                 for group in groups
             ]
-            found.append([Curve(arm, task, curve) for curve in points])
+            run_of = [0, *(run for run, _ in seeds)]  # the first curve is pooled
+            found.append([Curve(arm, task, p, run) for p, run in zip(points, run_of, strict=False)])
     return [curves for curves in found if curves]
 
 
@@ -272,7 +285,7 @@ def _point(
 def reinforcement_curves(runs: Sequence[Run]) -> list[Curve]:
     """One learning curve per task and seed, of the runs that learned from reward."""
     curves = []
-    for result in (curve for run in runs for curve in run.curves):
+    for i, result in ((i, curve) for i, run in enumerate(runs) for curve in run.curves):
         points = []
         for point in result["curve"]:
             rate, episodes = point["success_rate"], point["episodes"]
@@ -280,21 +293,23 @@ def reinforcement_curves(runs: Sequence[Run]) -> list[Curve]:
             price = {c: point.get(c) for c in CURRENCIES}
             price["demonstrations"] = point.get("demonstrations", 0)
             points.append({"mean": rate, "interval": list(interval), "cost": price, "note": ""})
-        curves.append(Curve(result["arm"], result["task"], points))
+        curves.append(Curve(result["arm"], result["task"], points, i))
     return curves
 
 
-def price_list(groups: Sequence[list[Curve]], upstream: Price) -> list[dict[str, Any]]:
+def price_list(groups: Sequence[list[Curve]], upstream: Sequence[Price]) -> list[dict[str, Any]]:
     """Every arm's price to every threshold on every task, in every currency.
 
     Args:
         groups: the curves of one arm on one task, one per seed, as one list.
+        upstream: what each run paid for data and pre-training.
     """
     rows = []
     for curves in groups:
         arm, task = curves[0].arm, curves[0].task
         for currency in CURRENCIES:
-            before = upstream[currency] if arm.startswith("pretrained") else 0
+            pretrained = arm.startswith("pretrained")
+            before = [upstream[c.run][currency] if pretrained else 0 for c in curves]
             points = [curve.in_currency(currency) for curve in curves]
             rows += [
                 price_row(arm, task, currency, threshold, points, before, AMORTISED_OVER)
@@ -303,7 +318,9 @@ def price_list(groups: Sequence[list[Curve]], upstream: Price) -> list[dict[str,
     return rows
 
 
-def break_even(rows: Sequence[dict], upstream: Price, scratch_arm: str) -> dict[str, dict]:
+def break_even(
+    rows: Sequence[dict], upstream: Sequence[Price], scratch_arm: str
+) -> dict[str, dict]:
     """From how many tasks on pre-training is the cheaper way, in each currency, and why.
 
     Compared at equal skill, on the mean of the held-out tasks or on the first task that both ways
@@ -329,10 +346,15 @@ def break_even(rows: Sequence[dict], upstream: Price, scratch_arm: str) -> dict[
         # Both reached it; then the higher threshold; then the cheaper way.
         pairs.sort(key=lambda p: (p[1]["censored"] > 0, -p[0]["threshold"], _or_inf(p[0])))
         adapt, other = pairs[0] if pairs else (None, None)
-        n = None
+        before = [price[currency] for price in upstream]
+        mean_before = None if None in before else float(np.mean(before))  # type: ignore
+        n, interval = None, [None, None]
         if adapt and other:
-            n = break_even_tasks(upstream[currency], other["marginal"], adapt["marginal"])
-        found[currency] = words.break_even(currency, n, upstream[currency], adapt, other)
+            n = break_even_tasks(mean_before, other["marginal"], adapt["marginal"])
+            same_seeds = len(other["marginals"]) == len(adapt["marginals"]) == len(before)
+            if same_seeds:
+                interval = break_even_interval(before, other["marginals"], adapt["marginals"])
+        found[currency] = words.break_even(currency, n, interval, mean_before, adapt, other)
     return found
 
 
@@ -346,7 +368,7 @@ def _or_inf(row: dict[str, Any]) -> float:
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """What report.json holds."""
     outcomes = gather(runs)
-    upstream = mean_price(in_currencies(run.upstream()) for run in runs)
+    upstream = [in_currencies(run.upstream()) for run in runs]
     few = demonstration_curves(runs, outcomes)
     learned = reinforcement_curves(runs)
     by_arm_and_task: dict[tuple[str, str], list[Curve]] = defaultdict(list)
@@ -364,7 +386,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
         "price": rows,
         "break_even_tasks": break_even(rows, upstream, "scratch_imitation"),
         "break_even_tasks_reward_only": break_even(rows, upstream, "scratch_reinforce"),
-        "upstream": upstream,
+        "upstream": mean_price(upstream),
         "thresholds": THRESHOLDS,
         "amortised_over": AMORTISED_OVER,
         "price_curves": [to_json(curve) for curve in [pooled for pooled, *_ in few] + learned],

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+
+import small_run
+from headstart.artifact import manifest
+from headstart.ledger import read_bill, total
+from headstart.model.checkpoint import load_model
+from headstart.stages import finetune as stage
+from headstart.stages.finetune import FinetuneConfig, finetune
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = small_run.write(tmp_path_factory.mktemp("finetune"))
+    finetune(config(root), root / "finetuned")
+    return root
+
+
+def config(made: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        model=made / "model",
+        demonstrations=made / "demonstrations",
+        data=made / "data",
+        split=small_run.HELD_OUT,
+        counts=(1, 2),
+        updates=2,
+        scratch_updates=2,
+        loader=small_run.LOADER,
+        episodes=2,
+        max_episode_steps=20,
+    )
+
+
+def without_clocks(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "cost"} for row in rows]
+
+
+def test_pretrained_policies_come_before_those_from_scratch(made: Path):
+    rows = stage.Artifact.open(made / "finetuned").result()["rows"]
+    assert [row["arm"].removeprefix("heldout.") for row in rows] == [
+        "demos_1", "demos_2", "scratch_demos_1", "scratch_demos_2",
+    ]  # fmt: skip
+
+
+def test_an_interrupted_run_goes_on_with_the_next_policy(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.School, "_from_scratch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config(made), tmp_path / "resumed")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.School, "_from_prior", stop)  # the first try has finished these
+        resumed = finetune(config(made), tmp_path / "resumed", resume=True)
+    straight = stage.Artifact.open(made / "finetuned").result()
+    assert without_clocks(resumed["rows"]) == without_clocks(straight["rows"])
+
+
+def test_each_model_carries_a_card_and_the_bills_of_all_it_stands_on(made: Path):
+    root = made / "finetuned/models/handle-press-2"
+    load_model(root)
+    assert (
+        "fine-tuned" in (root / "README.md").read_text()
+        or "demos_2" in (root / "README.md").read_text()
+    )
+    bill = read_bill(root)
+    assert bill.identity == manifest(root)
+    assert {b.stage for b in bill.ancestors} == {"pretrain", "collect"}
+    both = [read_bill(made / "data"), read_bill(made / "demonstrations")]
+    assert total([bill]).env_steps == total(both).env_steps
