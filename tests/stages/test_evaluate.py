@@ -46,7 +46,7 @@ def stop(*_: object) -> None:
 
 
 def test_no_start_of_the_data_is_evaluated_on(made: Path, monkeypatch: pytest.MonkeyPatch):
-    exam = stage.Exam(config(made), [])
+    exam = stage.Exam(config(made), [], made / "films")
     used = min(exam._known_seeds)
     monkeypatch.setattr(stage, "environment_seeds", lambda *_: [used])
     with pytest.raises(ValueError, match=f"environment {used}, which is one to be evaluated in"):

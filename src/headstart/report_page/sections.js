@@ -3,6 +3,13 @@
 function drawTop() {
   byId("tiles").replaceChildren(...DATA.tiles.map((tile) => html("div", { class: "tile", style: tile.arm ? `--colour:${colour(tile.arm)}` : "--colour:var(--ink)" },
     html("b", {}, tile.value), html("span", {}, tile.label), html("i", {}, tile.note))));
+  byId("films").replaceChildren(...DATA.films.map((film) => {
+    const video = html("video", { src: film.src, loop: "", playsinline: "", autoplay: "", "aria-label": film.title });
+    video.muted = true; // or a browser does not start it by itself
+    video.addEventListener("click", () => (video.paused ? video.play() : video.pause()));
+    const verdict = html("small", { class: film.success ? "won" : "" }, film.success ? "solved, shown once" : "not solved");
+    return html("figure", {}, video, html("figcaption", {}, film.title, verdict));
+  }));
   byId("contents").replaceChildren(...[...document.querySelectorAll("section[data-name]")].map((node) =>
     html("a", { href: `#${node.id}` }, node.dataset.name)));
   const button = byId("theme"), root = document.documentElement;

@@ -31,6 +31,7 @@ from headstart.rollout import Interaction, examine
 from headstart.seeds import environment_seeds
 from headstart.stats import success_rates
 from headstart.suites import registry
+from headstart.suites.film import film
 from headstart.types import Episode, EvalResult, Task
 
 
@@ -68,7 +69,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
 
     Returns:
         What ``result.json`` holds: ``protocol``, ``rows`` (one an arm, task and demonstration)
-        and a few ``replays``.
+        and a few ``replays``; where the machine has a renderer, ``films`` of them lie beside it.
 
     Raises:
         ValueError: a missing or damaged model or dataset; a task without a demonstration.
@@ -76,7 +77,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
     heldout = registry.get_split(config.heldout) if config.heldout else []
     seen = registry.get_split(config.seen) if config.seen else []
     check_memory(config.prompts * config.episodes)
-    exam = Exam(config, heldout)
+    exam = Exam(config, heldout, out / "films")
     artifact = Artifact.create(out, "evaluate", config, resume)
     if artifact.is_complete:
         settle(out)
@@ -139,8 +140,9 @@ class Exam:
     ``seen`` and ``heldout`` return ``rows`` and ``replays`` for result.json.
     """
 
-    def __init__(self, config: EvaluateConfig, heldout: Sequence[Task]) -> None:
+    def __init__(self, config: EvaluateConfig, heldout: Sequence[Task], films: Path) -> None:
         self.config = config
+        self._films = films
         self.model = load_model(Path(config.model))
         self._cost_of_shown = Cost.unknown()
         if config.heldout_demonstrations is not None:
@@ -232,6 +234,9 @@ class Exam:
             meter.count_env_steps("evaluate", interaction.env_steps)
             rows += [self._row(result) for result in results]
             if arm == "heldout.shown_once":
+                film(
+                    task.id, episodes[0].seed, episodes[0].action, self._films / f"{task.name}.mp4"
+                )
                 replays.append(replay(arm, self._shown[task.id][0], episodes[0]))
         env.close()
         del env, interaction

@@ -6,6 +6,7 @@ left out of the report, never guessed.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -72,7 +73,10 @@ def report(config: ReportConfig) -> dict[str, Any]:
     content = summarise(runs)
     out = Path(config.out or config.runs[0])
     write_json(out / "report.json", content)
-    page = content | {"replays": replay_tracks(replay for run in runs for replay in run.replays)}
+    page = content | {
+        "replays": replay_tracks(replay for run in runs for replay in run.replays),
+        "films": next((films for run in runs if (films := run.films())), []),
+    }
     title = f"{content['recipe']} recipe, {words.count(len(content['seeds']), 'seed')}"
     html = build_page(title, content["headline"], content["caveat"], page)
     write_bytes(out / "report.html", html.encode())
@@ -140,6 +144,17 @@ class Run:
         stage = file.relative_to(self.path).parts[0]
         if stage in ("data", "pretrain"):
             setattr(self, stage, result)
+
+    def films(self) -> list[dict[str, Any]]:
+        """Films of its replays, the videos inside; none where it was run without a renderer."""
+        found = []
+        for replay in self.replays:
+            path = self.path / "evaluate/films" / f"{replay['task'].split('/')[-1]}.mp4"
+            if path.exists():
+                video = base64.b64encode(path.read_bytes()).decode()
+                about = {key: replay[key] for key in ("title", "success")}
+                found.append(about | {"src": f"data:video/mp4;base64,{video}"})
+        return found
 
     def upstream(self) -> Cost:
         """The data and the pre-training, which every pre-trained arm stands on."""

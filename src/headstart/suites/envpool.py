@@ -89,6 +89,10 @@ class EnvPoolVecEnv:
         self._finished[ids] = result.terminated | result.truncated
         return result
 
+    def render(self) -> np.ndarray:
+        """(H, W, 3) uint8: the first environment as it looks now. Needs EnvPool's render_mode."""
+        return self._pools[int(self._pool_of_env[0])].render()[0]
+
     def close(self) -> None:
         for pool in self._pools.values():
             pool.close()

@@ -8,6 +8,7 @@ previous frame is left out, because a model with a history has it already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -123,8 +124,28 @@ BROKEN_RESET = ("shelf-place",)
 """Tasks whose goal EnvPool 1.2.5 moves out of reach, by 0.86 m, at every reset but the first."""
 
 
+PICTURE = {
+    "render_mode": "rgb_array",
+    "render_width": 400,
+    "render_height": 400,
+    "render_camera_id": 2,
+}
+"""How an environment draws itself: from a corner, by a camera that hangs upside down."""
+
+
+def make_rendered(task: Task, seed: int, max_episode_steps: int) -> EnvPoolVecEnv:
+    """One environment that can draw itself, where the machine has a renderer."""
+    return _make(task, [seed], max_episode_steps, PICTURE)
+
+
 def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None) -> EnvPoolVecEnv:
     """Environments of one task, goal visible. One takes about 20 MB and 20 ms to build."""
+    return _make(task, seeds, max_episode_steps, {})
+
+
+def _make(
+    task: Task, seeds: Sequence[int], max_episode_steps: int | None, options: dict[str, Any]
+) -> EnvPoolVecEnv:
     camel = "".join(part.capitalize() for part in task.name.split("-"))
     return EnvPoolVecEnv(
         task,
@@ -134,6 +155,7 @@ def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None)
         max_episode_steps,
         fresh=task.name in BROKEN_RESET,
         partially_observable=False,
+        **options,
     )
 
 
