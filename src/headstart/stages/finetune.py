@@ -63,7 +63,10 @@ class FinetuneConfig:
     """Also train the same model from random weights, ``heldout.scratch_demos_1`` and so on."""
     scratch_updates: int = 300
     """Optimiser steps from scratch. It is charged for all of them, needed or not."""
-    scratch_learner: LearnerConfig = field(default_factory=LearnerConfig)
+    scratch_learner: LearnerConfig = field(
+        default_factory=lambda: LearnerConfig(matrix_learning_rate=0.01, learning_rate=1e-3)
+    )
+    """Chosen for itself on the validation tasks (LOG.md), as is ``scratch_updates``."""
     loader: LoaderConfig = SHOWN_ONLY
     episodes: int = 20
     """Episodes a policy is evaluated on."""
