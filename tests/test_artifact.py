@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headstart.artifact import (
     Artifact,
+    check_seal,
     manifest,
     read_json,
     replacing,
+    seal,
     write_bytes,
     write_card,
     write_json,
@@ -255,3 +258,101 @@ print(sorted({"torch", "tensorflow", "pandas"} & set(sys.modules)))
     )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["train/loss"] == 0.5
+
+
+@pytest.fixture
+def sealed(tmp_path) -> Path:
+    artifact = Artifact.create(tmp_path, "pretrain", Config())
+    write_bytes(tmp_path / "model.safetensors", b"weights")
+    artifact.log({"step": 1})
+    artifact.write_result({"success": 0.5})
+    seal(tmp_path)
+    return tmp_path
+
+
+def test_a_sealed_artifact_has_a_checksum_of_every_file(sealed):
+    lines = (sealed / "SHA256SUMS").read_text().splitlines()
+    names = ["config.json", "metrics.jsonl", "model.safetensors", "result.json"]
+    assert lines == [f"{sha256((sealed / n).read_bytes())}  {n}" for n in names]
+    assert check_seal(sealed) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "SHA256SUMS"])
+def test_a_seal_finds_what_has_changed(sealed, name):
+    content = bytearray((sealed / name).read_bytes())
+    content[3] ^= 1
+    (sealed / name).write_bytes(content)
+    expected = "config.json" if name == "SHA256SUMS" else name  # whose line is the first
+    try:
+        assert check_seal(sealed) == [(sealed / expected, "changed")]
+    except ValueError as error:
+        assert name == "SHA256SUMS" and "SHA256SUMS: damaged: " in str(error)
+
+
+def test_a_seal_finds_what_is_missing_and_what_is_extra(sealed):
+    (sealed / "model.safetensors").rename(sealed / "model2.safetensors")
+    for name in (".hidden", "worker.log", "tensorboard/events"):  # no part of the artifact
+        write_bytes(sealed / name, b"later")
+    assert check_seal(sealed) == [
+        (sealed / "model2.safetensors", "extra"),
+        (sealed / "model.safetensors", "missing"),
+    ]
+
+
+def test_a_seal_leaves_a_datasets_own_files_to_its_journal(sealed):
+    for name in ("meta/info.json", "data/chunk-000/file-000.parquet", "videos/front/file.mp4"):
+        write_bytes(sealed / name, b"more")
+    assert check_seal(sealed) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"ab  config.json\n", b"0" * 64 + b"  config.json"])
+def test_a_seal_cut_short_is_refused_or_finds_everything_extra(sealed, content):
+    (sealed / "SHA256SUMS").write_bytes(content)
+    if content:
+        with pytest.raises(ValueError, match=r"SHA256SUMS: damaged: '[^\n]*' is no checksum"):
+            check_seal(sealed)
+    else:
+        assert [what for _, what in check_seal(sealed)] == ["extra"] * 4
+
+
+def test_what_is_not_sealed_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"SHA256SUMS: no such file; the artifact is not finished"):
+        check_seal(tmp_path)
+
+
+def test_a_changed_result_of_a_sealed_artifact_is_not_read(sealed):
+    write_json(sealed / "result.json", {"success": 0.9})
+    with pytest.raises(ValueError, match=r"result\.json: damaged: .* in SHA256SUMS$"):
+        Artifact.open(sealed).result()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[" + b"1" * 5000 + b"]", "a number is too long"),
+        (b'{"format_version": 1, "stage": 3, "config": {}}', "'stage' is missing, or of a wrong"),
+        (b'{"format_version": 1, "stage": "a"}', "'config' is missing, or of a wrong type"),
+        (b"[1]", "format version None"),
+    ],
+)
+def test_a_hostile_config_is_one_line(tmp_path, content, problem):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/config\.json: [^\n]*{problem}[^\n]*$"):
+        Artifact.open(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"config\.json: no such file$"):
+        read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("line", ["[1]", "{}", '{"step": "1"}', '{"step": true}'])
+def test_metrics_without_a_step_are_one_line(tmp_path, line):
+    artifact = Artifact.create(tmp_path, "pretrain", Config())
+    (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+    with pytest.raises(
+        ValueError, match=r"metrics\.jsonl: damaged: a line (has no step|is no record)$"
+    ):
+        artifact.truncate_metrics(3)

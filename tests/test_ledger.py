@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from headstart import ledger
+from headstart.artifact import check_seal, write_json
 from headstart.ledger import (
     Bill,
     Cost,
@@ -19,9 +20,11 @@ from headstart.ledger import (
     price_row,
     price_to_threshold,
     read_bill,
+    settle,
     share_of,
     total,
     write_bill,
+    write_unfinished_bill,
 )
 
 DATA = Cost({"expert": 100, "perturbed-expert": 50}, 10, 2.0, 0.0, 0.0, 1.0)
@@ -200,3 +203,13 @@ def test_a_share_of_a_collection_goes_by_its_simulator_steps():
     assert share == Cost({"demonstration": 100}, demonstrations=2, core_s=5.0, wall_s=1.0)
     unknown = share_of(Cost.unknown(), env_steps=100, demonstrations=2)
     assert (unknown.env_steps, unknown.demonstrations, unknown.core_s) == (100, 2, None)
+
+
+def test_settling_seals_once_and_never_what_has_changed_since(tmp_path):
+    write_unfinished_bill(tmp_path, "evaluate", Cost())
+    write_json(tmp_path / "result.json", {"success": 0.5})
+    settle(tmp_path)
+    assert check_seal(tmp_path) == []
+    write_json(tmp_path / "result.json", {"success": 0.9})
+    settle(tmp_path)
+    assert check_seal(tmp_path) == [(tmp_path / "result.json", "changed")]

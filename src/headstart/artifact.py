@@ -10,6 +10,7 @@
     README.md        a short card
     tensorboard/     the metrics again, for TensorBoard
     ...              the thing itself: a dataset, checkpoints, pages
+    SHA256SUMS       checksums of all this once it is finished; ``sha256sum -c`` reads it
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -34,14 +36,23 @@ FORMAT_VERSION = 1
 MEMORY_PER_ENV_MB = 25
 """What one simulator takes: EnvPool keeps a model for each."""
 
+MOST_JSON_BYTES = 2**28
+"""What is larger is not read: it is not ours, and would take many times that of memory."""
+
+SEAL = "SHA256SUMS"
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
+"""Folders that other programs write to whenever they like."""
+
 NOT_CONTENT = (
     "ledger.json",
     "metrics.jsonl",
     "progress.jsonl",
     "README.md",
-    "tensorboard",
-    "trackio",
-    "wandb",
+    "checkpoint.safetensors",  # what training goes on from, and the costs up to there
+    "checkpoint-before.safetensors",
+    SEAL,
+    *TRACKERS,
 )
 """Top-level names that an artifact's identity leaves out, as it does hidden files and logs."""
 
@@ -92,15 +103,18 @@ class Artifact:
         """An artifact that exists already.
 
         Raises:
-            ValueError: no artifact there, or one of another format version.
+            ValueError: no artifact there, a damaged one, or one of another format version.
         """
         root = Path(root)
-        header = read_json(root / "config.json")
+        header = read_sealed_json(root, "config.json")
         version = header.get("format_version") if isinstance(header, dict) else None
         if version != FORMAT_VERSION:
             raise ValueError(
                 f"{root / 'config.json'}: format version {version}; this is {FORMAT_VERSION}"
             )
+        for key, kind in (("stage", str), ("config", dict)):
+            if not isinstance(header.get(key), kind):
+                raise ValueError(f"{root / 'config.json'}: '{key}' is missing, or of a wrong type")
         return cls(root, header)
 
     @property
@@ -127,14 +141,22 @@ class Artifact:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines logged so far. A last line cut short by a crash is left out."""
-        return _read_lines(self.root / "metrics.jsonl")
+        path = self.root / "metrics.jsonl"
+        records = _read_lines(path)
+        if not all(_is_number(r.get("step")) for r in records):
+            raise ValueError(f"{path}: damaged: a line has no step")
+        return records
 
     def save_progress(self, piece: Mapping[str, Any]) -> None:
         """Append a finished piece of the work; from then on an interruption does not undo it."""
-        with open(self.root / "progress.jsonl", "a") as file:
+        path = self.root / "progress.jsonl"
+        is_new = not path.exists()
+        with open(path, "a") as file:
             file.write(json.dumps(to_json(dict(piece)), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            _fsync(self.root)
 
     def progress(self) -> list[dict[str, Any]]:
         """The pieces that earlier tries at this run have finished, to go on from.
@@ -168,7 +190,7 @@ class Artifact:
         """What ``write_result`` wrote. Raises ValueError while the run is not complete."""
         if not self.is_complete:
             raise ValueError(f"{self.root}: the run is not complete; resume it first")
-        return read_json(self.root / "result.json")
+        return read_sealed_json(self.root, "result.json")
 
 
 def manifest(root: Path | str) -> str:
@@ -180,14 +202,40 @@ def manifest(root: Path | str) -> str:
     """
     root = Path(root)
     digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        parts = path.relative_to(root).parts
-        if parts[0] in NOT_CONTENT or path.suffix == ".log":
-            continue
-        if any(part.startswith(".") for part in parts):
-            continue
-        digest.update(f"{'/'.join(parts)}\0{_content_sha256(path, parts)}\n".encode())
+    for parts in _files(root, NOT_CONTENT):
+        content = _content_sha256(root.joinpath(*parts), parts)
+        digest.update(f"{'/'.join(parts)}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def seal(root: Path | str) -> None:
+    """Write SHA256SUMS: a checksum for each file of an artifact that is finished.
+
+    Left out are hidden files, logs, trackers' folders, and of a dataset the files that its own
+    journal vouches for as it grows. Check with ``check_seal`` or ``sha256sum -c SHA256SUMS``.
+    """
+    root = Path(root)
+    lines = [f"{_sha256(root / name)}  {name}\n" for name in _sealed_files(root)]
+    write_bytes(root / SEAL, "".join(lines).encode())
+
+
+def check_seal(root: Path | str) -> list[tuple[Path, str]]:
+    """What has happened to a sealed artifact: (file, "missing", "changed" or "extra") of each.
+
+    Raises:
+        ValueError: not sealed, or the seal itself is damaged.
+    """
+    root = Path(root)
+    if not (root / SEAL).is_file():
+        raise ValueError(f"{root / SEAL}: no such file; the artifact is not finished")
+    recorded = _read_seal(root)
+    found = _sealed_files(root)
+    extra = [(root / name, "extra") for name in found if name not in recorded]
+    return extra + [
+        (root / name, "missing" if name not in found else "changed")
+        for name, sha256 in recorded.items()
+        if name not in found or _sha256(root / name) != sha256
+    ]
 
 
 def check_memory(num_envs: int) -> None:
@@ -214,18 +262,18 @@ def replacing(path: Path | str) -> Iterator[Path]:
     If the block raises, or the process dies, ``path`` is what it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        _make_folder(path.parent)
         yield temporary
         _fsync(temporary)
         os.replace(temporary, path)
+        _fsync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say where
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -244,21 +292,38 @@ def read_json(path: Path | str) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: the file is missing, cut short or not JSON.
+        ValueError: the file is missing, cut short, not JSON, or larger than any of ours.
     """
+    path = Path(path)
+    if not path.is_file():  # which a pipe or a device is not either: reading those may never end
+        raise ValueError(f"{path}: no such file")
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes; at most {MOST_JSON_BYTES} are read")
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not JSON: not UTF-8 text") from None
     try:
         return json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{path}: not JSON of ours: nested too deeply") from None
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
             raise ValueError(f"{path}: cut short after {len(text)} characters") from None
         at = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"{path}: not JSON: {error.msg} at {at}") from None
+    except ValueError:  # an integer of thousands of digits
+        raise ValueError(f"{path}: not JSON of ours: a number is too long") from None
+
+
+def read_sealed_json(root: Path | str, name: str) -> Any:
+    """``read_json`` of an artifact's file, which if the artifact is sealed has to be unchanged."""
+    path = Path(root) / name
+    value = read_json(path)
+    sha256 = _read_seal(Path(root)).get(name)
+    if sha256 is not None and _sha256(path) != sha256:
+        raise ValueError(f"{path}: damaged: its checksum is not the one in {SEAL}")
+    return value
 
 
 def write_card(root: Path | str, title: str, lines: Sequence[str]) -> None:
@@ -315,6 +380,37 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, (str, bool)) and value is not None and hasattr(value, "__float__")
 
 
+def _files(root: Path, left_out: Sequence[str]) -> list[tuple[str, ...]]:
+    """Parts of the names of an artifact's regular files, but for hidden ones, logs and these."""
+    names = sorted(path.relative_to(root).parts for path in root.rglob("*") if path.is_file())
+    return [
+        parts
+        for parts in names
+        if parts[0] not in left_out
+        and not parts[-1].endswith(".log")
+        and not any(part.startswith(".") for part in parts)
+    ]
+
+
+def _read_seal(root: Path) -> dict[str, str]:
+    """The checksum of each file; none where the artifact is not sealed."""
+    path = root / SEAL
+    recorded: dict[str, str] = {}
+    content = path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+    for line in re.findall(r"[^\n]*\n|[^\n]+$", content):
+        match = re.fullmatch(r"([0-9a-f]{64})  ([^\n]+)\n", line)
+        if match is None or match[2] in recorded:
+            raise ValueError(f"{path}: damaged: {line[:80]!r} is no checksum and name")
+        recorded[match[2]] = match[1]
+    return recorded
+
+
+def _sealed_files(root: Path) -> list[str]:
+    # Episodes may be added to a dataset at any time; its journal has their checksums.
+    dataset = ("data", "meta", "videos") if (root / "meta/info.json").exists() else ()
+    return ["/".join(parts) for parts in _files(root, (SEAL, *TRACKERS, *dataset))]
+
+
 def _content_sha256(path: Path, parts: tuple[str, ...]) -> str:
     if parts == ("config.json",):
         header = read_json(path)
@@ -323,8 +419,21 @@ def _content_sha256(path: Path, parts: tuple[str, ...]) -> str:
     if parts[-1] == "result.json":
         content = json.dumps(_without_clocks(read_json(path)), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder, and those above it, that power loss cannot take back."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _fsync(path.parent)
 
 
 def _without_clocks(value: Any) -> Any:
@@ -340,9 +449,12 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     whole = path.read_text(errors="replace").split("\n")[:-1]
     try:
-        return [json.loads(line) for line in whole]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON lines: {error.msg}") from None
+        records = [json.loads(line) for line in whole]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON lines: {error}") from None
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{path}: damaged: a line is no record")
+    return records
 
 
 def _fsync(path: Path) -> None:

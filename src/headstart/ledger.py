@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.artifact import manifest, read_json, write_json
+from headstart.artifact import SEAL, manifest, read_sealed_json, seal, write_json
 from headstart.config import from_json, to_json
 from headstart.stats import bootstrap_mean
 
@@ -154,10 +154,17 @@ def spent_so_far(root: Path | str) -> Cost:
 
 
 def settle(root: Path | str) -> None:
-    """Give a complete artifact's bill its identity, unless it has one."""
+    """Finish a complete artifact: give its bill its identity, and seal it, unless that is done.
+
+    The last thing done to an artifact, after its card and its result. One that is sealed is left
+    as it is: to seal it again would vouch for whatever has happened to it since.
+    """
     bill = read_bill(root)
     if bill.identity.startswith(_UNFINISHED):
         write_bill(root, replace(bill, identity=manifest(root)))
+    elif (Path(root) / SEAL).exists():
+        return
+    seal(root)
 
 
 def read_bill(root: Path | str) -> Bill:
@@ -170,7 +177,7 @@ def read_bill(root: Path | str) -> Bill:
     path = root / "ledger.json"
     if not path.exists():
         return Bill(f"unknown-{_place(root)}", "unknown", root.name, Cost.unknown())
-    return from_json(Bill, read_json(path), where=str(path))
+    return from_json(Bill, read_sealed_json(root, path.name), where=str(path))
 
 
 def total(bills: Sequence[Bill]) -> Cost:

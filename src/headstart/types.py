@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +25,31 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """One stream of pictures, RGB uint8.
+
+    Example: ``Camera("wrist", height=240, width=320)``.
+    """
+
+    name: str
+    height: int  # pixels
+    width: int  # pixels
+    storage: Literal["video", "image"] = "video"
+    """"video": h264 in mp4 files, small and lossy. "image": PNG in a column, lossless."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An episode's pictures where they are: in an mp4 file, at a constant rate of control_hz.
+
+    Step t is the frame at ``start_s + t / control_hz`` seconds.
+    """
+
+    path: Path
+    start_s: float
+
+
+@dataclass(frozen=True)
 class Task:
     """What is to be done, on which body. ``id`` is ``suite/name``.
 
@@ -36,6 +63,7 @@ class Task:
     channels: tuple[Channel, ...]
     max_episode_steps: int
     control_hz: float
+    cameras: tuple[Camera, ...] = ()
 
     @property
     def id(self) -> str:
@@ -57,7 +85,9 @@ class Episode:
     """One episode. ``action`` is what was executed; ``action_expert`` is the label where known.
 
     Row t holds what was seen (``obs[t]``), what was done then (``action[t]``) and what that
-    earned (``reward[t]``, ``success[t]``); ``final_obs`` is what was seen after the last action::
+    earned (``reward[t]``, ``success[t]``); ``final_obs`` is what was seen after the last action.
+    What a source does not know: ``reward`` and ``final_obs`` NaN, ``success`` False, ``seed`` -1,
+    ``behavior`` "unknown"; a channel that the episode does not have is NaN in every step::
 
         t          0        1        2
         obs        o0       o1       o2       final_obs = o3
@@ -80,6 +110,8 @@ class Episode:
     behavior: str
     """Who acted, e.g. ``expert``, ``noisy-expert``, ``random``."""
     action_expert: np.ndarray | None = None  # (T, A) float32: the expert's own action at obs[t]
+    images: Mapping[str, np.ndarray | Clip] = field(default_factory=dict)
+    """Camera's name -> (T, H, W, 3) uint8 what it saw with obs[t], or a clip to link to."""
 
     @property
     def num_steps(self) -> int:

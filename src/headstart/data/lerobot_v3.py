@@ -2,36 +2,41 @@
 
 ::
 
-    meta/info.json                                 features, totals; derived from what follows
+    meta/info.json                                 features, totals
     meta/stats.json                                per feature: min max mean std count quantiles
     meta/tasks.parquet                             instruction -> task_index
     meta/episodes/chunk-000/file-000.parquet       one row per episode
     data/chunk-000/file-000.parquet                one row per step, one row group per episode
+    videos/observation.images.CAMERA/chunk-000/file-000.mp4    many episodes one after another
 
-What LeRobot has no place for goes into columns it does not look at, and under the key
-"headstart" of info.json.
+All of meta/ is derived from our own meta/journal.jsonl, data/ and videos/. What LeRobot has no
+place for goes into columns it does not look at, and under the key "headstart" of info.json.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from headstart.types import Channel, Episode
+from headstart.data.journal import FORMAT_VERSION, Rows, header_of
+from headstart.data.parquet import from_arrow, to_arrow
+from headstart.types import Camera, Channel, Clip, Episode
 
 CODEBASE_VERSION = "v3.0"
-FORMAT_VERSION = 1
 FILES_PER_CHUNK = 1000
 
 OBS, ACTION, LABEL = "observation.state", "action", "action.expert"
 REWARD, SUCCESS, DONE, TRUNCATED = "next.reward", "next.success", "next.done", "next.truncated"
+
+NO_CHANNELS: dict[str, Any] = {"dtype": "float32", "shape": [0], "names": []}
+
+OWN = "headstart"
+"""Key of what is ours in info.json, and in what a data file says of itself."""
 
 TASKS_SCHEMA = pa.schema({"task_index": pa.int64(), "task": pa.string()})
 
@@ -51,13 +56,28 @@ class Schema(Protocol):
     @property
     def control_hz(self) -> float: ...
 
+    @property
+    def cameras(self) -> tuple[Camera, ...]: ...
+
 
 def data_path(file: int) -> str:
-    return f"data/chunk-{file // FILES_PER_CHUNK:03d}/file-{file % FILES_PER_CHUNK:03d}.parquet"
+    return f"data/{_numbered(file)}.parquet"
+
+
+def video_path(camera: str, file: int) -> str:
+    return f"videos/{image_key(camera)}/{_numbered(file)}.mp4"
 
 
 def episodes_path(file: int) -> str:
-    return f"meta/episodes/{data_path(file).removeprefix('data/')}"
+    return f"meta/episodes/{_numbered(file)}.parquet"
+
+
+def image_key(camera: str) -> str:
+    return f"observation.images.{camera}"
+
+
+def _numbered(file: int) -> str:
+    return f"chunk-{file // FILES_PER_CHUNK:03d}/file-{file % FILES_PER_CHUNK:03d}"
 
 
 def frames_per_second(schema: Schema) -> int:
@@ -65,8 +85,35 @@ def frames_per_second(schema: Schema) -> int:
     return max(1, round(schema.control_hz))
 
 
-def features(schema: Schema) -> dict[str, dict[str, Any]]:
-    """LeRobot's description of the columns, in their order."""
+def check_schema(schema: Schema) -> None:
+    """Refuse what cannot be written.
+
+    Raises:
+        ValueError: two cameras of a name, a name that no folder or column can have, or a video of
+            odd size.
+    """
+    names = [camera.name for camera in schema.cameras]
+    for camera in schema.cameras:
+        if names.count(camera.name) > 1:
+            raise ValueError(f"two cameras are called '{camera.name}'; give each its own name")
+        if not camera.name or not set(camera.name) <= _NAME_CHARACTERS:
+            raise ValueError(
+                f"camera '{camera.name}': its name may have letters, digits, '_' and '-' only"
+            )
+        if camera.height < 1 or camera.width < 1:
+            raise ValueError(f"camera '{camera.name}': {camera.height} x {camera.width} pixels")
+        if camera.storage == "video" and (camera.height % 2 or camera.width % 2):
+            raise ValueError(
+                f"camera '{camera.name}': a video of {camera.height} x {camera.width} pixels; h264"
+                " wants even numbers: crop the pictures, or use storage='image'"
+            )
+
+
+_NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+def columns(schema: Schema) -> dict[str, dict[str, Any]]:
+    """LeRobot's description of the columns that hold numbers, in their order."""
 
     def vector(channels: Sequence[Channel]) -> dict[str, Any]:
         names = [c.name for c in channels]
@@ -75,7 +122,7 @@ def features(schema: Schema) -> dict[str, dict[str, Any]]:
     def scalar(dtype: str) -> dict[str, Any]:
         return {"dtype": dtype, "shape": [1], "names": None}
 
-    return {
+    known = {
         OBS: vector(schema.obs_channels),
         ACTION: vector(schema.action_channels),  # executed
         LABEL: vector(schema.action_channels),  # the expert's, NaN where unknown
@@ -89,42 +136,79 @@ def features(schema: Schema) -> dict[str, dict[str, Any]]:
         "index": scalar("int64"),
         "task_index": scalar("int64"),
     }
+    return {name: feature for name, feature in known.items() if feature["shape"] != [0]}
 
 
-def info(schema: Schema, num_episodes: int, num_steps: int, num_tasks: int) -> dict[str, Any]:
+def features(
+    schema: Schema, codecs: Mapping[str, tuple[str, str]] | None = None
+) -> dict[str, dict[str, Any]]:
+    """LeRobot's description of all that a step has, in the order of the columns.
+
+    Args:
+        codecs: camera's name -> codec and pixel format of its videos; h264 by default.
+    """
+    known = columns(schema)
+    for camera in schema.cameras:
+        feature: dict[str, Any] = {
+            "dtype": camera.storage,
+            "shape": [camera.height, camera.width, 3],
+            "names": ["height", "width", "channels"],
+        }
+        if camera.storage == "video":
+            codec, pixel_format = (codecs or {}).get(camera.name, ("h264", "yuv420p"))
+            feature["info"] = {
+                "video.height": camera.height,
+                "video.width": camera.width,
+                "video.codec": codec,
+                "video.pix_fmt": pixel_format,
+                "video.is_depth_map": False,
+                "video.fps": frames_per_second(schema),
+                "video.channels": 3,
+                "has_audio": False,
+            }
+        known[image_key(camera.name)] = feature
+    return known
+
+
+def info(
+    schema: Schema, rows: Rows, num_tasks: int, codecs: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
     """The content of meta/info.json."""
+    has_video = any(camera.storage == "video" for camera in schema.cameras)
+    paths = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+    own = header_of(schema.channels, schema.cameras, schema.control_hz)
+    num_episodes = len(rows.num_steps)
     return {
         "codebase_version": CODEBASE_VERSION,
         "robot_type": None,
         "total_episodes": num_episodes,
-        "total_frames": num_steps,
+        "total_frames": int(rows.num_steps.sum()),
         "total_tasks": num_tasks,
         "chunks_size": FILES_PER_CHUNK,
         "data_files_size_in_mb": 100,
         "video_files_size_in_mb": 200,
         "fps": frames_per_second(schema),
         "splits": {"train": f"0:{num_episodes}"},
-        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        "video_path": None,
-        "features": features(schema),
-        "headstart": {
-            "format_version": FORMAT_VERSION,
-            "control_hz": schema.control_hz,
-            "channels": [{"name": c.name, "role": c.role, "unit": c.unit} for c in schema.channels],
-        },
+        "data_path": f"data/{paths}.parquet",
+        "video_path": f"videos/{{video_key}}/{paths}.mp4" if has_video else None,
+        "features": features(schema, codecs),
+        OWN: {"format_version": FORMAT_VERSION, **own},
     }
 
 
-def check_episode(episode: Episode, schema: Schema) -> None:
+def check_episode(episode: Episode, schema: Schema, where: str) -> None:
     """Refuse what would be lost or spoil a dataset.
+
+    Args:
+        where: which episode, for messages.
 
     Raises:
         ValueError: no steps, a wrong shape or dtype, or an obs or action that is not finite, but
-            for channels that are missing (NaN) throughout.
+            for channels that are missing (NaN) throughout, and a final_obs that is not known;
+            pictures of another camera, number or size.
     """
     steps = len(episode.action)
     num_obs, num_actions = len(schema.obs_channels), len(schema.action_channels)
-    where = f"episode of '{episode.task_id}', seed {episode.seed}"
     if steps == 0:
         raise ValueError(f"{where}: no steps")
     for name, array, dtype, shape in (
@@ -140,15 +224,49 @@ def check_episode(episode: Episode, schema: Schema) -> None:
                 f"{where}: {name} is {array.dtype} {array.shape},"
                 f" expected {np.dtype(dtype)} {shape}"
             )
-        finite = np.isfinite(array)
-        if name in ("obs", "final_obs"):  # a channel that a task has not is NaN in every step
-            finite |= np.isnan(episode.obs).all(axis=0)
-        if name in ("obs", "action", "final_obs") and not finite.all():
+        if name in ("obs", "action", "final_obs") and not _is_known(name, array, episode):
             raise ValueError(f"{where}: {name} has values that are not finite")
+    _check_images(episode, schema.cameras, where)
+
+
+def _is_known(name: str, array: np.ndarray, episode: Episode) -> bool:
+    """Whether all values are finite, but for channels that are missing throughout."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return True
+    if name == "final_obs" and np.isnan(array).all():
+        return True
+    return bool(
+        (finite | np.isnan(episode.action if name == "action" else episode.obs).all(0)).all()
+    )
+
+
+def _check_images(episode: Episode, cameras: Sequence[Camera], where: str) -> None:
+    names = [camera.name for camera in cameras]
+    if set(episode.images) != set(names):
+        raise ValueError(
+            f"{where}: pictures of {sorted(episode.images) or 'no camera'}, expected of"
+            f" {names or 'no camera'}"
+        )
+    for camera in cameras:
+        images = episode.images[camera.name]
+        if isinstance(images, Clip):
+            if camera.storage == "image":
+                raise ValueError(
+                    f"{where}: camera '{camera.name}': a clip cannot be an image column"
+                )
+            continue
+        shape = (episode.num_steps, camera.height, camera.width, 3)
+        if images.dtype != np.uint8 or images.shape != shape:
+            raise ValueError(
+                f"{where}: camera '{camera.name}': pictures are {images.dtype} {images.shape},"
+                f" expected uint8 {shape}"
+            )
 
 
 def episode_sha256(episode: Episode) -> str:
-    """Identity of an episode's content, wherever in whichever dataset it lies."""
+    """Identity of an episode's content but for pictures, wherever in whichever dataset it lies."""
+    label = without_unknown_label(episode.action_expert)
     facts = [
         episode.task_id,
         episode.instruction,
@@ -158,24 +276,24 @@ def episode_sha256(episode: Episode) -> str:
         bool(episode.truncated),
         *episode.obs.shape,
         episode.action.shape[1],
-        episode.action_expert is not None,
+        label is not None,
     ]
     digest = hashlib.sha256(json.dumps(facts).encode())
-    label = [] if episode.action_expert is None else [episode.action_expert]
-    arrays = [episode.obs, episode.action, *label, episode.reward, episode.success]
+    arrays = [episode.obs, episode.action, label, episode.reward, episode.success]
     for array in [*arrays, episode.final_obs]:
-        digest.update(array.tobytes())
+        if array is not None:
+            digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def frames_table(
+def frames(
     episodes: Sequence[Episode],
     first_episode: int,
     first_step: int,
-    task_index: dict[str, int],
+    task_index: Mapping[str, int],
     schema: Schema,
-) -> pa.Table:
-    """One row per step of the episodes, which start at these numbers in the dataset."""
+) -> dict[str, np.ndarray]:
+    """``columns`` of the episodes' steps: the episodes start at these numbers in the dataset."""
     lengths = np.array([e.num_steps for e in episodes])
     ends = lengths.cumsum()
     frame_index = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
@@ -187,7 +305,7 @@ def frames_table(
         np.full_like(e.action, np.nan) if e.action_expert is None else e.action_expert
         for e in episodes
     ]
-    columns = {
+    known = {
         OBS: np.concatenate([e.obs for e in episodes]),
         ACTION: np.concatenate([e.action for e in episodes]),
         LABEL: np.concatenate(labels),
@@ -201,78 +319,123 @@ def frames_table(
         "index": np.arange(ends[-1]) + first_step,
         "task_index": np.repeat([task_index[e.instruction] for e in episodes], lengths),
     }
+    return {name: known[name] for name in columns(schema)}
+
+
+def frames_table(
+    numbers: Mapping[str, np.ndarray], pictures: Mapping[str, list[bytes]], schema: Schema
+) -> pa.Table:
+    """One row per step.
+
+    Args:
+        numbers: what ``frames`` gives.
+        pictures: PNG files of each camera whose pictures are stored in a column.
+    """
     table = frames_schema(schema)
-    return pa.table({n: to_arrow(columns[n], table.field(n).type) for n in columns}, schema=table)
+    arrays = {name: to_arrow(values, table.field(name).type) for name, values in numbers.items()}
+    for camera, files in pictures.items():
+        empty = pa.nulls(len(files), pa.string())
+        bytes_and_path = [pa.array(files, pa.binary()), empty]
+        arrays[image_key(camera)] = pa.StructArray.from_arrays(
+            bytes_and_path, fields=list(IMAGE_TYPE)
+        )
+    return pa.table(arrays, schema=table)
+
+
+IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
 def frames_schema(schema: Schema) -> pa.Schema:
-    """Columns of a data file. LeRobot wants vectors of length 1 as plain columns."""
+    """Columns of a data file: those of ``numbers_schema``, then those of pictures."""
+    known = numbers_schema(schema)
+    for camera in schema.cameras:
+        if camera.storage == "image":
+            known = known.append(pa.field(image_key(camera.name), IMAGE_TYPE))
+    return known
+
+
+def numbers_schema(schema: Schema) -> pa.Schema:
+    """The columns that hold numbers. LeRobot wants vectors of length 1 as plain columns."""
 
     def column(feature: dict[str, Any]) -> pa.DataType:
         dtype = pa.from_numpy_dtype(np.dtype(feature["dtype"]))
         return dtype if feature["shape"] == [1] else pa.list_(dtype, *feature["shape"])
 
-    return pa.schema({name: column(feature) for name, feature in features(schema).items()})
+    return pa.schema({name: column(feature) for name, feature in columns(schema).items()})
+
+
+def episode_arrays(frames: pa.Table, schema: Schema) -> dict[str, Any]:
+    """The fields of ``Episode`` that have a row for each step, from a table of steps."""
+    num_obs, num_actions = len(schema.obs_channels), len(schema.action_channels)
+    found = {}
+    for field, name, shape in (
+        ("obs", OBS, (num_obs,)),
+        ("action", ACTION, (num_actions,)),
+        ("action_expert", LABEL, (num_actions,)),
+        ("reward", REWARD, ()),
+        ("success", SUCCESS, ()),
+    ):
+        chunks = from_arrow(frames.column(name)) if shape != (0,) else [np.zeros(0, np.float32)]
+        found[field] = np.concatenate(chunks).reshape(frames.num_rows, *shape)
+    return found
+
+
+def without_unknown_label(label: np.ndarray | None) -> np.ndarray | None:
+    """None for a label without a single known value, which a dataset cannot tell from none."""
+    return None if label is None or np.isnan(label).all() else label
+
+
+def png_files(frames: pa.Table, camera: str) -> list[bytes]:
+    """A PNG file a step, from a table that has the camera's column."""
+    return [picture["bytes"] for picture in frames.column(image_key(camera)).to_pylist()]
 
 
 def episodes_table(
-    episodes: Sequence[Episode], first_episode: int, first_step: int, file: int, data: bytes
+    schema: Schema,
+    rows: Rows,
+    instructions: Sequence[str],
+    videos: Mapping[str, Mapping[str, Any]],
 ) -> pa.Table:
-    """One row per episode; ``data`` is the content of the data file that holds them."""
-    lengths = np.array([e.num_steps for e in episodes])
-    ends = lengths.cumsum() + first_step
-    chunk_index, file_index = divmod(file, FILES_PER_CHUNK)
-    num = len(episodes)
-    table = episodes_schema(len(episodes[0].final_obs))
-    columns = {
-        "episode_index": np.arange(num) + first_episode,
-        "tasks": [[e.instruction] for e in episodes],
-        "length": lengths,
-        "data/chunk_index": [chunk_index] * num,
-        "data/file_index": [file_index] * num,
-        "dataset_from_index": ends - lengths,
-        "dataset_to_index": ends,
-        "meta/episodes/chunk_index": [chunk_index] * num,
-        "meta/episodes/file_index": [file_index] * num,
-        "task_id": [e.task_id for e in episodes],
-        "behavior": [e.behavior for e in episodes],
-        "seed": [int(e.seed) for e in episodes],
-        "terminated": [bool(e.terminated) for e in episodes],
-        "truncated": [bool(e.truncated) for e in episodes],
-        "final_obs": to_arrow(
-            np.stack([e.final_obs for e in episodes]), table.field("final_obs").type
-        ),
-        "sha256": [episode_sha256(e) for e in episodes],
-        "data/file_bytes": [len(data)] * num,
-        "data/file_sha256": [hashlib.sha256(data).hexdigest()] * num,
+    """One row per episode: LeRobot's columns, and our own.
+
+    Args:
+        videos: camera -> sha256 -> what the journal says of each video file.
+    """
+    num, length, start = len(rows.num_steps), rows.num_steps, rows.start
+    zeros = np.zeros(num, np.int64)
+    tasks = pa.array([instructions[i] for i in rows.task_index.tolist()], pa.string())
+    known = {
+        "episode_index": np.arange(num),
+        "tasks": pa.ListArray.from_arrays(np.arange(num + 1, dtype=np.int32), tasks),
+        "length": length,
+        "data/chunk_index": rows.file // FILES_PER_CHUNK,
+        "data/file_index": rows.file % FILES_PER_CHUNK,
+        "dataset_from_index": start,
+        "dataset_to_index": start + length,
+        "meta/episodes/chunk_index": zeros,
+        "meta/episodes/file_index": zeros,
     }
-    return pa.table(columns, schema=table)
-
-
-def episodes_schema(num_obs: int) -> pa.Schema:
-    """Columns of an episodes file: LeRobot's, and from ``task_id`` on our own."""
-    return pa.schema(
-        {
-            "episode_index": pa.int64(),
-            "tasks": pa.list_(pa.string()),
-            "length": pa.int64(),
-            "data/chunk_index": pa.int64(),
-            "data/file_index": pa.int64(),
-            "dataset_from_index": pa.int64(),
-            "dataset_to_index": pa.int64(),
-            "meta/episodes/chunk_index": pa.int64(),
-            "meta/episodes/file_index": pa.int64(),
-            "task_id": pa.string(),
-            "behavior": pa.string(),
-            "seed": pa.int64(),
-            "terminated": pa.bool_(),
-            "truncated": pa.bool_(),
-            "final_obs": pa.list_(pa.float32(), num_obs),
-            "sha256": pa.string(),
-            "data/file_bytes": pa.int64(),
-            "data/file_sha256": pa.string(),
-        }
-    )
+    for camera in schema.cameras:
+        if camera.storage == "video":
+            file, start_s = rows.video(camera.name)
+            key = f"videos/{image_key(camera.name)}"
+            known[f"{key}/chunk_index"] = file // FILES_PER_CHUNK
+            known[f"{key}/file_index"] = file % FILES_PER_CHUNK
+            known[f"{key}/from_timestamp"] = start_s
+            known[f"{key}/to_timestamp"] = start_s + length / frames_per_second(schema)
+            digests = {entry["number"]: sha256 for sha256, entry in videos[camera.name].items()}
+            known[f"{key}/sha256"] = pa.array([digests[i] for i in file.tolist()], pa.string())
+    known |= {
+        **{n: pa.array(rows.texts(n), pa.string()) for n in ("task_id", "behavior", "sha256")},
+        "seed": rows.seed,
+        "terminated": rows.terminated,
+        "truncated": rows.truncated,
+    }
+    if schema.obs_channels:
+        known["final_obs"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(rows.final_obs.ravel()), len(schema.obs_channels)
+        )
+    return pa.table(known)
 
 
 def tasks_table(instructions: Sequence[str]) -> pa.Table:
@@ -300,85 +463,3 @@ def tasks_table(instructions: Sequence[str]) -> pa.Table:
         "pandas_version": "2.0.0",
     }
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
-
-
-def feature_stats(values: np.ndarray) -> dict[str, list[float]] | None:
-    """LeRobot's statistics of a column (N,) or (N, D), values that are missing (NaN) left out.
-
-    None if all are missing; a single column of D that is missing throughout counts as zeros.
-    """
-    rows = values.reshape(len(values), -1).astype(np.float64)
-    missing = np.isnan(rows).all(axis=0)
-    if missing.all():
-        return None
-    rows[:, missing] = 0.0
-    quantiles = np.nanquantile(rows, [0.01, 0.1, 0.5, 0.9, 0.99], axis=0)
-    stats = {
-        "min": np.nanmin(rows, axis=0),
-        "max": np.nanmax(rows, axis=0),
-        "mean": np.nanmean(rows, axis=0),
-        "std": np.nanstd(rows, axis=0),
-        "count": (~np.isnan(rows)).any(axis=1).sum(keepdims=True),
-    }
-    stats |= dict(zip(("q01", "q10", "q50", "q90", "q99"), quantiles, strict=True))
-    return {name: value.tolist() for name, value in stats.items()}
-
-
-def encode_parquet(table: pa.Table, row_groups: Sequence[int]) -> bytes:
-    """The table as a Parquet file with row groups of these lengths and a checksum on every page."""
-    sink = pa.BufferOutputStream()
-    options: dict[str, Any] = {
-        "compression": "snappy",
-        "use_dictionary": False,  # hardly a float occurs twice
-        "write_page_checksum": True,
-        "write_statistics": ["episode_index"],
-    }
-    start = 0
-    with pq.ParquetWriter(sink, table.schema, **options) as writer:
-        for length in row_groups:
-            writer.write_table(table.slice(start, length))
-            start += length
-    return sink.getvalue().to_pybytes()
-
-
-def read_parquet(
-    path: Path, schema: pa.Schema, row_groups: Sequence[int] | None = None
-) -> pa.Table:
-    """The columns of ``schema``, with the checksum of every page that is read verified.
-
-    Raises:
-        ValueError: the file is missing or damaged, or does not have these columns.
-    """
-    try:
-        with pa.memory_map(str(path)) as source:
-            file = pq.ParquetFile(source, page_checksum_verification=True)
-            groups = range(file.num_row_groups) if row_groups is None else row_groups
-            table = file.read_row_groups(list(groups), columns=schema.names)
-        # Parquet takes a dot for nesting, so asking for "action" gives "action.expert" as well.
-        table = table.select(schema.names)
-        if not table.schema.equals(schema):
-            raise ValueError("its columns are of other types")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowException, ValueError, LookupError) as error:
-        raise ValueError(f"{path}: damaged: {str(error).splitlines()[0]}") from None
-    return table
-
-
-def to_arrow(array: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """(N, D) as lists of D where the column is of lists, else (N,) or (N, 1) as a plain column."""
-    flat = pa.array(array.ravel())
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
-    return flat
-
-
-def from_arrow(column: pa.ChunkedArray) -> list[np.ndarray]:
-    """The chunks as arrays, (n,) or (n, D); views of Arrow's memory where that is possible."""
-    if not pa.types.is_fixed_size_list(column.type):
-        return [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    width = column.type.list_size
-    return [
-        chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), width)
-        for chunk in column.chunks
-    ]

@@ -91,9 +91,9 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "collect", meter.cost())
     result = _summary(Dataset(out))
+    write_card(out, f"Episodes on {config.split}", _card(config, result, meter.cost()))
     artifact.write_result(result)
     settle(out)
-    write_card(out, f"Episodes on {config.split}", _card(config, result, meter.cost()))
     return result
 
 
