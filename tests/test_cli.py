@@ -1,10 +1,14 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from headstart.cli import VERBS, main
+from headstart.cli import DATA_VERBS, VERBS, main
+from headstart.data.store import DatasetWriter
+from headstart.types import Channel, Episode, Task
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -25,7 +29,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["collect", "--split", "metaworld/door-unlok", "--out", "x"], "metaworld/door-unlock"),
         (["collect", "--split", "metawrld/mt50", "--out", "x"], "did you mean metaworld/mt50"),
         (["collect", "--env-steps", "many", "--out", "x"], "invalid literal for int"),
-        (["pretrain", "--data", "nowhere", "--out", "x"], "nowhere/meta/info.json: no such file"),
+        (["pretrain", "--data", "nowhere", "--out", "x"], "there is no dataset in nowhere"),
         (["pretrain", "--out", "x"], "--data"),
         (["collect", "--num-envs", "0", "--out", "x"], "0 environments can do nothing"),
         (["collect", "--num-envs", "100000", "--out", "x"], "need about 2500000 MB of memory"),
@@ -38,6 +42,15 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["pretrain", "--model.n-head", "7", "--data", "y", "--out", "x"], "n_head 7"),
         (["report", "nowhere"], "nowhere is not a run folder"),
         (["tasks", "dor-lock"], "did you mean metaworld/door-lock"),
+        (["data", "inf"], "unknown verb 'data inf'; did you mean info?"),
+        (["data", "info", "nowhere"], "nowhere/meta/journal.jsonl: no such file"),
+        (["data", "info"], "headstart data info:"),
+        (["data", "merge", "a", "--out", "x"], "name two or more datasets"),
+        (["data", "merge", "a", "b", "--uot", "x"], "unknown option '--uot'; did you mean --out?"),
+        (["data", "split", "nowhere", "--out", "x", "--shares", "1"], "nowhere/meta/journal.jsonl"),
+        (["data", "filter", "nowhere", "--out", "x", "--min-steps", "few"], "invalid literal"),
+        (["data", "view", "nowhere"], "nowhere/meta/journal.jsonl: no such file"),
+        (["data", "import", "nowhere", "x"], "nowhere"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -60,11 +73,68 @@ def test_help_lists_every_verb_and_every_verb_has_help(capsys: pytest.CaptureFix
     assert code == 0
     for verb in VERBS:
         assert verb in out
-        if verb != "tasks":
+        if verb not in ("tasks", "data"):
             with pytest.raises(SystemExit) as stop:
                 main([verb, "--help"])
             assert stop.value.code == 0
             assert verb in capsys.readouterr().out
+
+
+def test_data_lists_its_verbs_and_each_has_help(capsys: pytest.CaptureFixture[str]):
+    code, out, _ = run(capsys, "data", "--help")
+    assert code == 0
+    for verb, (*_, summary) in DATA_VERBS.items():
+        assert verb in out and summary in out
+        with pytest.raises(SystemExit) as stop:
+            main(["data", verb, "--help"])
+        assert stop.value.code == 0
+        assert f"headstart data {verb}" in capsys.readouterr().out
+
+
+def test_data_verbs_work_one_after_another(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    channels = (Channel("x", "observation"), Channel("dx", "action"))
+    episodes = [
+        Episode(
+            task_id="suite/reach",
+            instruction="reach",
+            obs=np.full((3, 1), seed, np.float32),
+            action=np.zeros((3, 1), np.float32),
+            reward=np.zeros(3, np.float32),
+            success=np.array([False, False, seed < 3]),
+            final_obs=np.zeros(1, np.float32),
+            terminated=False,
+            truncated=True,
+            seed=seed,
+            behavior="expert",
+        )
+        for seed in range(4)
+    ]
+    with DatasetWriter("a", Task("suite", "reach", "reach", channels, 3, 10.0)) as writer:
+        writer.save_episodes(episodes)
+    code, out, _ = run(capsys, "data", "info", "a")
+    assert code == 0 and "4, 3 with success" in out
+    code, out, _ = run(capsys, "data", "info", "a", "--json")
+    assert code == 0 and json.loads(out)["env_steps"] == 12
+    code, out, _ = run(capsys, "data", "split", "a", "--out", "s", "--shares", "0.5", "0.5")
+    assert (code, out) == (0, "s/train: 2 episodes, 6 steps\ns/heldout: 2 episodes, 6 steps\n")
+    code, out, _ = run(capsys, "data", "merge", "s/train", "s/heldout", "--out", "m")
+    assert (code, out) == (0, "m: 4 episodes, 12 steps\n")
+    code, out, _ = run(capsys, "data", "filter", "m", "--out", "f", "--failure")
+    assert (code, out) == (0, "f: 1 episodes, 3 steps\n")
+    code, out, _ = run(capsys, "data", "compact", "m")
+    assert code == 0 and out.startswith("m: ")
+    code, out, _ = run(capsys, "data", "view", "m", "--out", "page.html", "--episodes", "3")
+    assert (code, out) == (0, "page.html: 3 of 4 episodes\n")
+    assert run(capsys, "data", "verify", "m") == (0, "m: no problem found\n", "")
+    data = next(Path("m/data").rglob("*.parquet"))
+    data.write_bytes(data.read_bytes()[:-1])
+    code, out, _ = run(capsys, "data", "verify", "m")
+    assert code == 2 and out.startswith(f"{data}: ")
+    code, out, _ = run(capsys, "data", "repair", "m")
+    assert code == 0 and "0 episodes kept" in out
 
 
 def test_tasks_are_listed_with_their_instructions(capsys: pytest.CaptureFixture[str]):

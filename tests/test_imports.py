@@ -8,6 +8,7 @@ import headstart
 ROOT = Path(headstart.__file__).parent
 LEVEL = {
     "types": 0, "config": 0, "artifact": 0, "tracking": 0, "ledger": 0, "stats": 0, "seeds": 0,
+    "page": 0,
     "suites": 1, "behaviors": 1, "data": 1, "objectives": 1,
     "model": 2, "rollout": 3, "report_page": 3, "stages": 4, "recipes": 5, "cli": 6,
 }  # fmt: skip

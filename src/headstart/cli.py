@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import operator
+import os
 import re
 import signal
 import sys
@@ -23,12 +25,28 @@ VERBS = {
     "collect": (f"{_STAGES}.collect", "collect", "CollectConfig", "make demonstrations"),
     "pretrain": (f"{_STAGES}.pretrain", "pretrain", "PretrainConfig", "learn the next token"),
     "evaluate": (f"{_STAGES}.evaluate", "evaluate", "EvaluateConfig", "told, and shown once"),
+    "score": (f"{_STAGES}.score", "score", "ScoreConfig", "loss on recorded episodes kept out"),
     "finetune": (f"{_STAGES}.finetune", "finetune", "FinetuneConfig", "learn a few demonstrations"),
     "reinforce": (f"{_STAGES}.reinforce", "reinforce", "ReinforceConfig", "learn from reward"),
     "report": (f"{_STAGES}.report", "report", "ReportConfig", "what each point of skill cost"),
+    "data": ("", "", "", "look into, check, join, part, view, import and export datasets"),
     "tasks": ("headstart.suites.registry", "", "", "list suites, splits and tasks"),
 }
 """verb -> module, function, config, one line. Modules load when their verb is used."""
+
+DATA_VERBS = {
+    "info": ("info", "InfoConfig", "what is in a dataset, and what it cost"),
+    "view": ("view", "ViewConfig", "look at its episodes in the browser"),
+    "verify": ("verify", "FolderConfig", "check every file; one line a problem"),
+    "repair": ("repair", "FolderConfig", "keep all that verifies, move the rest aside"),
+    "merge": ("merge", "tools.MergeConfig", "several datasets into one"),
+    "split": ("split", "tools.SplitConfig", "one into parts: by shares, tasks or numbers"),
+    "filter": ("filter_episodes", "tools.FilterConfig", "only the episodes that pass"),
+    "compact": ("compact", "FolderConfig", "many small files into few, in place"),
+    "import": ("import_dataset", "ImportConfig", "from LeRobot, Minari, robomimic or OGBench"),
+    "export": ("export", "ExportConfig", "to Minari"),
+}
+"""verb of ``headstart data`` -> function and config in headstart.data.commands, one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _dispatch(arguments)
+    except BrokenPipeError:  # the reader, e.g. head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -55,6 +76,8 @@ def _dispatch(arguments: list[str]) -> int:
         raise ValueError(f"unknown verb '{verb}'{did_you_mean(verb, list(VERBS))}")
     if verb == "tasks":
         return _tasks(rest)
+    if verb == "data":
+        return _data(rest)
     module_name, function, config_name, summary = VERBS[verb]
     module = importlib.import_module(module_name)
     config_class = getattr(module, config_name)
@@ -73,6 +96,20 @@ def _dispatch(arguments: list[str]) -> int:
     getattr(module, function)(call.config, call.out, call.resume)
     print(call.out / "report.html" if verb == "run" else call.out)
     return 0
+
+
+def _data(arguments: list[str]) -> int:
+    """``headstart data VERB``."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_data_usage())
+        return 0
+    verb, *rest = arguments
+    if verb not in DATA_VERBS:
+        raise ValueError(f"unknown verb 'data {verb}'{did_you_mean(verb, list(DATA_VERBS))}")
+    function, config, summary = DATA_VERBS[verb]
+    commands = importlib.import_module("headstart.data.commands")
+    config_class = operator.attrgetter(config)(commands)
+    return getattr(commands, function)(_parse(f"data {verb}", summary, config_class, rest))
 
 
 def _parse(verb: str, summary: str, cls: Any, arguments: list[str]) -> Any:
@@ -139,6 +176,17 @@ def _usage() -> str:
         f"{verbs}\n\n"
         "headstart VERB --help lists a verb's options. Start with: headstart run --recipe laptop"
         " --out runs/first"
+    )
+
+
+def _data_usage() -> str:
+    verbs = "\n".join(f"  {verb:10s} {summary}" for verb, (*_, summary) in DATA_VERBS.items())
+    return (
+        "usage: headstart data VERB [options]\n\n"
+        "Work on datasets: LeRobot v3 folders, ours or imported.\n\n"
+        f"{verbs}\n\n"
+        "headstart data VERB --help lists a verb's options. Start with: headstart data import"
+        " SRC DST"
     )
 
 

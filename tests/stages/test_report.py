@@ -7,8 +7,9 @@ import pytest
 
 from headstart.artifact import read_json, write_json
 from headstart.ledger import Bill, Cost, write_bill
+from headstart.page.assemble import json_for_script
 from headstart.report_page import words
-from headstart.report_page.page import build_page, json_for_script, replay_tracks
+from headstart.report_page.page import build_page, replay_tracks
 from headstart.stages.report import (
     ALL_TASKS,
     CURRENCIES,

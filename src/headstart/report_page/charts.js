@@ -1,61 +1,9 @@
-// Building blocks: elements, tooltips, scales, number formats, and the two kinds of row.
-// Text from the data only ever enters the page through textContent, never as markup.
+// The report's own building blocks: currencies, arms, and the two kinds of row.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
-const stillness = matchMedia("(prefers-reduced-motion: reduce)").matches;
-
-function build(namespace, tag, attributes, children) {
-  const node = namespace ? document.createElementNS(namespace, tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (value !== null && value !== undefined) node.setAttribute(name, value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-const html = (tag, attributes, ...children) => build(null, tag, attributes, children);
-const svg = (tag, attributes, ...children) => build("http://www.w3.org/2000/svg", tag, attributes, children);
-
-// ---- tooltips: one box, shown on hover, tap and keyboard focus
-
-const tipBox = byId("tip");
-function tip(node, title, ...lines) {
-  node.addEventListener("pointerenter", () => showTip(node, title, lines));
-  node.addEventListener("pointerleave", hideTip);
-  return node;
-}
-function showTip(node, title, lines) {
-  tipBox.replaceChildren(html("b", {}, title), ...lines.filter(Boolean).map((line) => html("span", {}, line)));
-  tipBox.hidden = false;
-  const box = node.getBoundingClientRect(), own = tipBox.getBoundingClientRect();
-  const left = Math.min(Math.max(8, box.left + box.width / 2 - own.width / 2), innerWidth - own.width - 8);
-  const above = box.top - own.height - 8;
-  tipBox.style.left = `${left + scrollX}px`;
-  tipBox.style.top = `${(above > 60 ? above : box.bottom + 8) + scrollY}px`;
-}
-// A finger leaves as soon as it lifts: then the tip stays until the page is scrolled.
-function hideTip(event) { if (event.pointerType !== "touch") tipBox.hidden = true; }
-addEventListener("scroll", () => (tipBox.hidden = true), { passive: true });
-
 // ---- numbers
 
-const percent = (rate) => (rate === null || rate === undefined ? "–" : `${(100 * rate).toFixed(0)}\u00a0%`);
 const span = (interval) => (interval ? `[${interval.map((x) => (100 * x).toFixed(0)).join(", ")}]` : "");
-function scaled(value, units, base) {
-  if (value === 0) return "0";
-  let power = 0;
-  while (power < units.length - 1 && value >= base * 0.9995) { value /= base; power += 1; }
-  return `${digits(value, 3)}${units[power] ? "\u00a0" + units[power] : ""}`;
-}
-function digits(value, significant = 2) {
-  if (value >= 100) return Math.round(value).toLocaleString("en-US");
-  return String(Number(value.toPrecision(significant)));
-}
-function duration(seconds) {
-  if (seconds < 90) return `${digits(seconds)}\u00a0s`;
-  if (seconds < 5400) return `${digits(seconds / 60)}\u00a0min`;
-  return seconds < 172800 ? `${digits(seconds / 3600)}\u00a0h` : `${digits(seconds / 86400)}\u00a0days`;
-}
 const CURRENCIES = {
   env_steps: { name: "Simulator steps", show: (x) => scaled(x, ["", "k", "M", "G"], 1000) },
   core_s: { name: "CPU core time", show: duration },
@@ -78,7 +26,7 @@ const armOf = (arm) => DATA.arms[arm] || { label: arm, short: arm, note: "" };
 const shortTask = (task) => task.split("/").pop();
 const heldOut = (arm) => (DATA.heldout || {})[arm];
 
-// ---- sections and choices
+// ---- sections
 
 function section(id, present, draw) {
   const node = byId(id);
@@ -86,29 +34,6 @@ function section(id, present, draw) {
   for (const child of [...node.children].slice(1)) child.remove();
   node.append(html("p", { class: "absent" }, "Not run: this part of the run folder has no results yet."));
 }
-function choices(node, options, chosen, pick) {
-  const buttons = options.map(([value, label]) => {
-    const button = html("button", { type: "button", "aria-pressed": value === chosen }, label);
-    button.addEventListener("click", () => {
-      buttons.forEach((other) => other.setAttribute("aria-pressed", other === button));
-      pick(value);
-    });
-    return button;
-  });
-  node.replaceChildren(...buttons);
-}
-// Draws now and again whenever the width of the container changes.
-function responsive(node, draw) {
-  let width = 0;
-  const redraw = () => { if (width) node.replaceChildren(draw(width)); };
-  const measure = () => {
-    if (node.clientWidth !== width) { width = node.clientWidth; redraw(); }
-  };
-  queueMicrotask(measure); // once the node is in the page
-  new ResizeObserver(measure).observe(node);
-  return redraw;
-}
-
 // ---- rows in HTML: bars and dots on a scale from 0 to 100 %
 
 const place = (node, interval) => {
@@ -145,14 +70,13 @@ function dotLine(marks) {
   return line;
 }
 
-// ---- SVG helpers
+// ---- charts in SVG
 
 function logTicks(low, high) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) ticks.push(10 ** power);
   return ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
 }
-const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 const ruler = document.createElement("canvas").getContext("2d");
 function textWidth(text) {
   ruler.font = `600 13px ${getComputedStyle(document.body).fontFamily}`;

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-import json
-import re
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from typing import Any
 
-from headstart.config import to_json
+from headstart.page.assemble import assemble, json_for_script, read
 
-SCRIPTS = ("charts.js", "price.js", "replay.js", "sections.js")
+SCRIPTS = (
+    "page/elements.js",
+    "page/scene.js",
+    *(f"report_page/{name}.js" for name in ("charts", "price", "replay", "sections")),
+)
 
 
 def build_page(title: str, headline: str, caveat: str, data: dict[str, Any]) -> str:
@@ -21,24 +22,15 @@ def build_page(title: str, headline: str, caveat: str, data: dict[str, Any]) -> 
         title, headline, caveat: plain text, escaped here.
         data: JSON values that the scripts draw from.
     """
-    folder = files("headstart.report_page")
     parts = {
         "title": html.escape(title),
         "headline": html.escape(headline).replace(" %", "&nbsp;%"),
         "caveat": html.escape(caveat).replace(" %", "&nbsp;%"),
-        "style": folder.joinpath("style.css").read_text(encoding="utf-8"),
-        "script": "\n".join(folder.joinpath(n).read_text(encoding="utf-8") for n in SCRIPTS),
+        "style": read("page/base.css", "report_page/style.css"),
+        "script": read(*SCRIPTS),
         "data": json_for_script(data),
     }
-    template = folder.joinpath("template.html").read_text(encoding="utf-8")
-    # One pass, so that a placeholder inside a value stays as it is.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
-
-
-def json_for_script(value: Any) -> str:
-    """JSON that cannot end the script element it is put in, whatever its strings hold."""
-    text = json.dumps(to_json(value), allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return assemble(read("report_page/template.html"), parts)
 
 
 def replay_tracks(replays: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

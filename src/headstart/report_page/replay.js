@@ -1,100 +1,16 @@
-// The replay: a small perspective camera on a canvas, turned by dragging.
+// The replay: episodes of the evaluation, acted out in a scene.
 
 function replay(episodes) {
-  const canvas = byId("replay-canvas"), pen = canvas.getContext("2d");
+  const canvas = byId("replay-canvas"), scene = makeScene(canvas, draw, wake);
+  const { pen, palette, fit, line, disc, shadow, box, label, gripper, floor } = scene;
   const scrub = byId("replay-scrub"), playButton = byId("replay-play"), ghostBox = byId("replay-ghost");
   const STEPS_PER_S = 40, REST_S = 1.4;
-  const view = { yaw: -0.55, pitch: 0.42, touched: false };
-  let episode, bounds, clock = 0, playing = !stillness, visible = false, last = 0, frame = 0;
-  const palette = {};
-
-  function readPalette() {
-    const style = getComputedStyle(document.documentElement);
-    for (const name of ["ink", "soft", "faint", "rule", "shown", "told", "both", "good", "paper", "raised"]) {
-      palette[name] = style.getPropertyValue(`--${name}`).trim();
-    }
-  }
-
-  // ---- camera
-  let width = 0, height = 0;
-  function project([x, y, z]) {
-    const dx = x - bounds.centre[0], dy = y - bounds.centre[1], dz = z - bounds.centre[2];
-    const right = Math.cos(view.yaw) * dx + Math.sin(view.yaw) * dy;
-    const ahead = -Math.sin(view.yaw) * dx + Math.cos(view.yaw) * dy;
-    const up = Math.cos(view.pitch) * dz + Math.sin(view.pitch) * ahead;
-    const depth = Math.cos(view.pitch) * ahead - Math.sin(view.pitch) * dz;
-    const distance = bounds.size * 2.6;
-    const focal = Math.min(width * 0.95, height * 1.12) / bounds.size;
-    const zoom = (focal * distance) / (distance + depth);
-    return [width / 2 + right * zoom, height * 0.5 - up * zoom, zoom];
-  }
-  function fit(tracks) {
-    const points = tracks.flat();
-    const low = [0, 1, 2].map((axis) => points.reduce((a, p) => Math.min(a, p[axis]), Infinity));
-    const high = [0, 1, 2].map((axis) => points.reduce((a, p) => Math.max(a, p[axis]), -Infinity));
-    low[2] = Math.min(low[2], 0);
-    high[2] += 0.13; // the wrist stands above the hand
-    const size = Math.max(0.25, Math.hypot(...high.map((h, axis) => h - low[axis])));
-    return { low, high, size, centre: low.map((l, axis) => (l + high[axis]) / 2) };
-  }
-
-  // ---- strokes
-  function line(points, colour, thickness, alpha = 1, dash = []) {
-    if (points.length < 2) return;
-    pen.globalAlpha = alpha; pen.strokeStyle = colour; pen.lineWidth = thickness; pen.setLineDash(dash);
-    pen.lineCap = "round"; pen.lineJoin = "round"; pen.beginPath();
-    points.forEach((point, i) => { const [x, y] = project(point); i ? pen.lineTo(x, y) : pen.moveTo(x, y); });
-    pen.stroke(); pen.setLineDash([]); pen.globalAlpha = 1;
-  }
-  function disc(point, metres, colour, alpha = 1, hollow = false) {
-    const [x, y, zoom] = project(point);
-    pen.globalAlpha = alpha; pen.beginPath(); pen.arc(x, y, Math.max(2.5, metres * zoom), 0, 2 * Math.PI);
-    if (hollow) { pen.strokeStyle = colour; pen.lineWidth = 2; pen.stroke(); } else { pen.fillStyle = colour; pen.fill(); }
-    if (!hollow && metres > 0.01) { // a highlight, so that it reads as a ball
-      pen.globalAlpha = 0.22 * alpha; pen.fillStyle = "#fff"; pen.beginPath();
-      pen.arc(x - 0.3 * metres * zoom, y - 0.3 * metres * zoom, 0.45 * metres * zoom, 0, 2 * Math.PI); pen.fill();
-    }
-    pen.globalAlpha = 1;
-  }
-  function shadow([x, y], metres) {
-    const [sx, sy, zoom] = project([x, y, 0]);
-    pen.globalAlpha = 0.13; pen.fillStyle = palette.ink; pen.beginPath();
-    pen.ellipse(sx, sy, metres * zoom, metres * zoom * Math.max(0.12, Math.sin(view.pitch)), 0, 0, 2 * Math.PI);
-    pen.fill(); pen.globalAlpha = 1;
-  }
-  function box(point, half, colour, alpha) {
-    const corner = (sx, sy, sz) => [point[0] + sx * half, point[1] + sy * half, point[2] + sz * half];
-    for (const s of [-1, 1]) {
-      line([corner(-1, -1, s), corner(1, -1, s), corner(1, 1, s), corner(-1, 1, s), corner(-1, -1, s)], colour, 1.8, alpha);
-    }
-    for (const [sx, sy] of [[-1, -1], [-1, 1], [1, -1], [1, 1]]) line([corner(sx, sy, -1), corner(sx, sy, 1)], colour, 1.8, alpha);
-  }
-  function label(text, point, colour) {
-    const [px, y, zoom] = project(point), x = px + 0.026 * zoom - 4;
-    pen.font = "600 12px system-ui, sans-serif"; pen.lineWidth = 4; pen.lineJoin = "round";
-    pen.strokeStyle = palette.raised; pen.fillStyle = colour;
-    pen.strokeText(text, x + 11, y + 4); pen.fillText(text, x + 11, y + 4);
-  }
-  // A palm, two fingers as far apart as the gripper is open, and the wrist above.
-  function gripper([x, y, z], opening, colour, alpha) {
-    const gap = 0.006 + 0.022 * Math.min(1, Math.max(0, opening));
-    const at = (dx, dz) => [x + dx, y, z + dz];
-    line([at(0, 0.13), at(0, 0.045)], colour, 3.5, alpha);
-    line([at(-0.032, 0.045), at(0.032, 0.045)], colour, 4.5, alpha);
-    for (const side of [-gap, gap]) line([at(side, 0.044), at(side, -0.01)], colour, 3, alpha);
-  }
-  function floor() {
-    const step = bounds.size > 1.2 ? 0.2 : 0.1;
-    const first = (axis) => Math.floor((bounds.low[axis] - 0.1) / step) * step;
-    const final = (axis) => Math.ceil((bounds.high[axis] + 0.1) / step) * step;
-    for (let x = first(0); x <= final(0) + 1e-6; x += step) line([[x, first(1), 0], [x, final(1), 0]], palette.rule, 1);
-    for (let y = first(1); y <= final(1) + 1e-6; y += step) line([[first(0), y, 0], [final(0), y, 0]], palette.rule, 1);
-  }
+  let episode, clock = 0, playing = !stillness, visible = false, last = 0, frame = 0;
 
   // ---- one frame
   function draw() {
-    if (!width || !episode) return;
-    pen.clearRect(0, 0, width, height);
+    if (!scene.width || !episode) return;
+    pen.clearRect(0, 0, scene.width, scene.height);
     floor();
     const length = episode.run.hand.length, step = Math.min(Math.floor(clock), length - 1);
     if (episode.demonstration && ghostBox.checked) ghost(episode.demonstration, step);
@@ -147,7 +63,7 @@ function replay(episodes) {
     last = now;
     if (playing) {
       clock += elapsed * STEPS_PER_S;
-      if (!view.touched) view.yaw = -0.55 + 0.22 * Math.sin(now / 5200);
+      if (!scene.touched) scene.yaw = -0.55 + 0.22 * Math.sin(now / 5200);
       if (clock > episode.run.hand.length + REST_S * STEPS_PER_S) clock = 0;
     }
     draw();
@@ -168,7 +84,7 @@ function replay(episodes) {
     episode = episodes[index];
     const tracks = [episode.run, episode.demonstration].filter(Boolean)
       .flatMap((side) => [side.hand, ...side.objects, ...(side.goal ? [side.goal] : [])]);
-    bounds = fit(tracks);
+    fit(tracks);
     ghostBox.parentElement.hidden = !episode.demonstration;
     scrub.max = episode.run.hand.length - 1;
     clock = stillness ? episode.run.hand.length - 1 : 0;
@@ -190,32 +106,6 @@ function replay(episodes) {
   scrub.addEventListener("input", () => { clock = Number(scrub.value); setPlaying(false); });
   ghostBox.addEventListener("change", wake);
 
-  function turn(dx, dy) {
-    view.touched = true;
-    view.yaw -= dx; view.pitch = Math.min(1.4, Math.max(0.06, view.pitch + dy));
-    wake();
-  }
-  let held = null;
-  canvas.addEventListener("pointerdown", (event) => { held = [event.clientX, event.clientY]; canvas.setPointerCapture(event.pointerId); });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!held) return;
-    turn((event.clientX - held[0]) * 0.008, (event.clientY - held[1]) * 0.006);
-    held = [event.clientX, event.clientY];
-  });
-  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => (held = null));
-  canvas.addEventListener("keydown", (event) => {
-    const move = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.08], ArrowDown: [0, -0.08] }[event.key];
-    if (move) { event.preventDefault(); turn(...move); }
-  });
-
-  new ResizeObserver(() => {
-    const ratio = devicePixelRatio || 1;
-    width = canvas.clientWidth; height = canvas.clientHeight;
-    canvas.width = width * ratio; canvas.height = height * ratio;
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    draw();
-  }).observe(canvas);
   new IntersectionObserver(([entry]) => { visible = entry.isIntersecting; if (visible) wake(); }).observe(canvas);
-  addEventListener("themechange", () => { readPalette(); draw(); });
-  readPalette(); choose(0); setPlaying(playing);
+  choose(0); setPlaying(playing);
 }

@@ -12,16 +12,7 @@ function drawTop() {
   }));
   byId("contents").replaceChildren(...[...document.querySelectorAll("section[data-name]")].map((node) =>
     html("a", { href: `#${node.id}` }, node.dataset.name)));
-  const button = byId("theme"), root = document.documentElement;
-  const set = (theme) => {
-    root.dataset.theme = theme;
-    button.textContent = theme === "dark" ? "Light" : "Dark";
-    dispatchEvent(new Event("themechange"));
-  };
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  set(root.dataset.theme); // the head chose it, before anything was drawn
-  dark.addEventListener("change", () => set(dark.matches ? "dark" : "light"));
-  button.addEventListener("click", () => set(root.dataset.theme === "dark" ? "light" : "dark"));
+  themeButton(byId("theme"));
 }
 
 // ---- shown once

@@ -1,0 +1,1 @@
+"""What every page has in common: style, elements, the three-dimensional scene, and its assembly."""
