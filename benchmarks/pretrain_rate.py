@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 import tyro
 
-from headstart.data.store import Dataset
 from headstart.model.learner import Learner, make_loader
-from headstart.stages.pretrain import PretrainConfig, build_model, split
+from headstart.stages.pretrain import PretrainConfig, build_model, open_data
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def matrix_product_rate(size: int = 2048, repeats: int = 10) -> float:
 
 
 def main(arguments: Arguments) -> None:
-    config = PretrainConfig(data=arguments.data, updates=arguments.updates + 5)
-    train, _ = split(Dataset(config.data), config)
+    config = PretrainConfig(data=(str(arguments.data),), updates=arguments.updates + 5)
+    train, _, _ = open_data(config)
     model = build_model(config, train)
     learner, loader = (
         Learner(model, config.learner, config.updates),
@@ -51,10 +50,11 @@ def main(arguments: Arguments) -> None:
     for update in range(5):
         learner.step([loader.batch(update)], update)
     learner.take_flops()
+    batches = loader.batches(5, config.updates)
     waited, began = 0.0, time.perf_counter()
     for update in range(5, config.updates):
         asked = time.perf_counter()
-        batch = loader.batch(update)
+        batch = next(batches)
         waited += time.perf_counter() - asked
         learner.step([batch], update)
     wall = time.perf_counter() - began

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.data.importers import import_dataset
     from headstart.data.store import Dataset, DatasetWriter
     from headstart.model.policy import Policy, Prompt, load_policy
     from headstart.recipes import run
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from headstart.stages.pretrain import pretrain
     from headstart.stages.reinforce import reinforce
     from headstart.stages.report import report
+    from headstart.stages.score import score
     from headstart.suites.registry import get_task
 
 _WHERE = {
@@ -29,6 +31,8 @@ _WHERE = {
     "finetune": "headstart.stages.finetune",
     "reinforce": "headstart.stages.reinforce",
     "report": "headstart.stages.report",
+    "score": "headstart.stages.score",
+    "import_dataset": "headstart.data.importers",
     "load_policy": "headstart.model.policy",
     "Policy": "headstart.model.policy",
     "Prompt": "headstart.model.policy",
@@ -46,11 +50,13 @@ __all__ = [
     "evaluate",
     "finetune",
     "get_task",
+    "import_dataset",
     "load_policy",
     "pretrain",
     "reinforce",
     "report",
     "run",
+    "score",
 ]
 
 

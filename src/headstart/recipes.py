@@ -73,7 +73,7 @@ def _recipe(
             split=test, seed=seed, purpose="prompt", env_steps=0, perturbed=0.0, num_envs=8
         ),
         pretrain=PretrainConfig(
-            data=out / "data", updates=updates, seed=seed, model=model, loader=loader
+            data=(str(out / "data"),), updates=updates, seed=seed, model=model, loader=loader
         ),
         evaluate=EvaluateConfig(
             model=out / "pretrain",

@@ -22,10 +22,8 @@ def test_vectors_are_found_by_name():
 
 def test_a_turned_sequence_keeps_distances_and_what_action_does_to_them():
     loader = sequences.loader(LoaderConfig(num_prompts=12, told=0.0, shown=1.0, random_frames=0.0))
-    data = loader.data
-    frames = RandomFrames(
-        [c.name for c in data.obs_channels], [c.name for c in data.action_channels], data.obs
-    )
+    names = [c.name for c in sequences.OBS], [c.name for c in sequences.ACTIONS]
+    frames = RandomFrames(*names, [sequences.trajectories().obs])
     batch, turned = loader.batch(0), loader.batch(0)
     frames.turn(turned, np.random.default_rng(0), probability=1.0)
     assert not np.allclose(batch.obs, turned.obs, equal_nan=True)
@@ -50,10 +48,8 @@ def test_a_turned_sequence_keeps_distances_and_what_action_does_to_them():
 
 def test_probability_zero_changes_nothing():
     loader = sequences.loader(LoaderConfig(told=0.0, shown=1.0, random_frames=0.0))
-    data = loader.data
-    frames = RandomFrames(
-        [c.name for c in data.obs_channels], [c.name for c in data.action_channels], data.obs
-    )
+    names = [c.name for c in sequences.OBS], [c.name for c in sequences.ACTIONS]
+    frames = RandomFrames(*names, [sequences.trajectories().obs])
     batch, same = loader.batch(0), loader.batch(0)
     frames.turn(same, np.random.default_rng(0), probability=0.0)
     np.testing.assert_array_equal(batch.obs, same.obs)
@@ -63,3 +59,20 @@ def test_probability_zero_changes_nothing():
 def test_quaternions_are_missing_in_a_turned_frame():
     loader = sequences.loader(LoaderConfig(told=0.0, shown=1.0, random_frames=1.0))
     assert np.isnan(loader.batch(0).obs[..., 3]).all()
+
+
+def test_a_body_whose_actions_are_no_displacements_is_left_as_it_is():
+    loader = sequences.loader(LoaderConfig(told=0.0, shown=1.0, random_frames=0.0))
+    names = [c.name for c in sequences.OBS], ["joint/1", "joint/2", "joint/3"]
+    frames = RandomFrames(*names, [sequences.trajectories().obs])
+    batch, same = loader.batch(0), loader.batch(0)
+    frames.turn(same, np.random.default_rng(0), probability=1.0)
+    np.testing.assert_array_equal(batch.obs, same.obs)
+
+
+def test_frames_turn_about_the_mean_of_all_known_positions():
+    names = [f"hand/{a}" for a in "xyz"], [f"hand/d{a}" for a in "xyz"]
+    first = np.array([[1, 2, 3], [3, 4, np.nan]], np.float32)
+    second = np.array([[5, 6, 7]], np.float32)
+    frames = RandomFrames(*names, [first, second])
+    assert frames._centre.tolist() == [3.0, 4.0, 5.0]

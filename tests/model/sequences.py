@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from headstart.data.loader import Loader, LoaderConfig, Trajectories
+from headstart.data.loader import Loader, LoaderConfig
+from headstart.data.mixture import Mixture
+from headstart.data.trajectories import Trajectories
 from headstart.model.channels import measure
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
 from headstart.model.words import build_vocabulary, encode
@@ -15,6 +17,10 @@ OBS = (
 )
 ACTIONS = tuple(Channel(f"hand/d{a}", "action", "cm") for a in "xyz")
 SIZE = ModelConfig(n_layer=2, n_head=2, n_embd=16, window=3, demonstration_steps=5, max_words=6)
+
+ARM_OBS = (Channel("arm/1", "observation", "rad"), Channel("hand/x", "observation", "m"))
+ARM_ACTIONS = (Channel("arm/d1", "action", "rad"), Channel("hand/dx", "action", "cm"))
+"""Another body, with a channel of each kind that the first does not have, and one that it has."""
 
 
 def episode(task: str, instruction: str, steps: int, seed: int, success: bool = True) -> Episode:
@@ -37,6 +43,14 @@ def episode(task: str, instruction: str, steps: int, seed: int, success: bool = 
     )
 
 
+def arm_episode(task: str, instruction: str, steps: int, seed: int) -> Episode:
+    """The same of the other body, as from somebody who recorded no success."""
+    found = episode(task, instruction, steps, seed, success=False)
+    found.obs, found.action = found.obs[:, :2] + 5, found.action[:, :2]
+    found.final_obs = found.obs[-1]
+    return found
+
+
 def trajectories() -> Trajectories:
     """Two tasks: three episodes of 7, 4 and 9 steps, the second a failure; and one of 5."""
     episodes = [
@@ -48,14 +62,22 @@ def trajectories() -> Trajectories:
     return Trajectories.from_episodes(episodes, OBS, ACTIONS)
 
 
-def model(seed: int = 0) -> Transformer:
-    data = trajectories()
-    statistics = measure(OBS, ACTIONS, data.obs, data.action, data.last_step)
-    return build_transformer(SIZE, statistics, build_vocabulary(data.instructions), seed)
+def arm_trajectories() -> Trajectories:
+    """One task of the other body: episodes of 6 and 8 steps."""
+    episodes = [arm_episode("u/c", "turn the arm", steps, steps) for steps in (6, 8)]
+    return Trajectories.from_episodes(episodes, ARM_OBS, ARM_ACTIONS)
 
 
-def loader(config: LoaderConfig, seed: int = 0) -> Loader:
-    data = trajectories()
+def model(seed: int = 0, data: Trajectories | Mixture | None = None) -> Transformer:
+    data = Mixture.of(data or trajectories())
+    vocabulary = build_vocabulary(data.instructions)
+    return build_transformer(SIZE, measure(data.parts), vocabulary, seed)
+
+
+def loader(
+    config: LoaderConfig, seed: int = 0, data: Trajectories | Mixture | None = None
+) -> Loader:
+    data = Mixture.of(data or trajectories())
     vocabulary = build_vocabulary(data.instructions)
     words = np.stack([encode(i, vocabulary, SIZE.max_words) for i in data.instructions])
     return Loader(data, config, words, SIZE.window, SIZE.demonstration_steps, seed)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -5,7 +6,13 @@ import pytest
 import torch
 
 import sequences
-from headstart.model.checkpoint import load_model, load_training, save_model, save_training
+from headstart.model.checkpoint import (
+    load_model,
+    load_training,
+    remove_training,
+    save_model,
+    save_training,
+)
 
 
 def test_a_saved_model_comes_back_bit_equal(tmp_path: Path):
@@ -56,3 +63,111 @@ def test_training_state_comes_back_and_a_flipped_bit_is_found(tmp_path: Path):
     path.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="damaged"):
         load_training(path)
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flip_anywhere_in_a_training_state_is_found(tmp_path: Path):
+    path = tmp_path / "checkpoint.safetensors"
+    save_training(path, {"a": torch.arange(3.0)}, {"updates": 7})
+    for position in range(path.stat().st_size):
+        flip(path, position)
+        with pytest.raises(ValueError, match=r"checkpoint\.safetensors: damaged: "):
+            load_training(path)
+        flip(path, position)
+    assert load_training(path) is not None
+
+
+def test_a_flip_anywhere_in_model_json_is_found_or_changes_nothing(tmp_path: Path):
+    model = sequences.model()
+    save_model(tmp_path, model)
+    path = tmp_path / "model.json"
+    for position in range(0, path.stat().st_size, 7):
+        flip(path, position)
+        try:
+            back = load_model(tmp_path)
+        except ValueError as error:
+            assert str(error).startswith(str(path)) and "\n" not in str(error)
+        else:
+            assert back.channels == model.channels and back.config == model.config
+        flip(path, position)
+
+
+def states(path: Path, *updates: int) -> None:
+    for update in updates:
+        save_training(path, {"a": torch.tensor(update)}, {"updates": update})
+
+
+def test_the_newest_two_training_states_are_kept(tmp_path: Path):
+    path = tmp_path / "checkpoint.safetensors"
+    states(path, 1, 2, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-before.safetensors",
+        "checkpoint.safetensors",
+    ]
+    assert (load_training(path) or ({}, {}))[1] == {"updates": 3}
+    remove_training(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_newest_falls_back_for_good_and_says_so(tmp_path: Path, capsys):
+    path = tmp_path / "checkpoint.safetensors"
+    states(path, 1, 2)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert (load_training(path) or ({}, {}))[1] == {"updates": 1}
+    said = capsys.readouterr().out
+    assert "damaged" in said and "going on from the checkpoint before it" in said
+    assert len(said.splitlines()) == 1
+    # The damaged one is gone, so that the next checkpoint does not push out the good one.
+    states(path, 2)
+    flip(path, -1)
+    assert (load_training(path) or ({}, {}))[1] == {"updates": 1}
+
+
+def test_a_crash_between_the_two_renames_leaves_the_one_before(tmp_path: Path):
+    path = tmp_path / "checkpoint.safetensors"
+    states(path, 1, 2)
+    path.rename(tmp_path / "checkpoint-before.safetensors")
+    assert (load_training(path) or ({}, {}))[1] == {"updates": 2}
+
+
+def test_two_damaged_training_states_are_one_line(tmp_path: Path):
+    path = tmp_path / "checkpoint.safetensors"
+    states(path, 1, 2)
+    for file in tmp_path.iterdir():
+        flip(file, 9)
+    with pytest.raises(ValueError, match=r"^[^\n]*damaged[^\n]*; so is checkpoint-before[^\n]*$"):
+        load_training(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"config": {"n_layer": 10**9}}, "has shape"),
+        ({"config": {"n_embd": 2**40}}, "has shape|describes no model"),
+        ({"config": {"n_head": 0}}, "modulo by zero"),
+        ({"config": {"n_head": 7}}, "n_embd 16 is no multiple of twice n_head 7"),
+        ({"config": []}, "expected an object"),
+        ({"channels": "abc"}, "channels"),
+        ({"vocabulary": [1, 2]}, "vocabulary"),
+        ({"vocabulary": []}, "shape|describes no model"),
+        ({"sha256": 5}, "expected str"),
+        ({"extra": 1}, "unknown key 'extra'"),
+    ],
+)
+def test_a_model_json_that_was_made_to_harm_is_one_line(tmp_path: Path, change: dict, problem: str):
+    save_model(tmp_path, sequences.model())
+    meta = json.loads((tmp_path / "model.json").read_text())
+    if isinstance(change.get("config"), dict):
+        change = {"config": meta["config"] | change["config"]}
+    meta |= change
+    del meta["own_sha256"]
+    text = json.dumps(meta, sort_keys=True)
+    own = {"own_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    (tmp_path / "model.json").write_text(json.dumps(meta | own))
+    with pytest.raises(ValueError, match=rf"^{tmp_path}[^\n]*({problem})[^\n]*$"):
+        load_model(tmp_path)

@@ -1,8 +1,10 @@
+import numpy as np
 import torch
 
 import sequences
 from headstart.data.loader import LoaderConfig
-from headstart.model.learner import Learner, LearnerConfig, forward_flops
+from headstart.data.mixture import Mixture
+from headstart.model.learner import Learner, LearnerConfig, forward_flops, make_loader
 
 SHOWN = LoaderConfig(num_prompts=8, num_windows=4, told=0.3, shown=0.5, random_frames=0.5)
 
@@ -12,6 +14,25 @@ def test_next_token_loss_of_a_tiny_task_falls_by_half():
     learner = Learner(sequences.model(), LearnerConfig(warmup_updates=5), updates=150)
     losses = [learner.step([loader.batch(k)], k).action.item() for k in range(150)]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_what_a_body_does_not_have_neither_teaches_nor_dilutes():
+    """A batch in the columns of two bodies has the loss it has in its own."""
+    config = LoaderConfig(num_prompts=4, num_windows=2, told=0.0, shown=1.0)
+    both = Mixture((sequences.trajectories(), sequences.arm_trajectories()))
+    model = sequences.model(data=both)
+    batch = make_loader(sequences.trajectories(), config, model, 0).batch(0)
+    assert np.isnan(batch.action[..., 3]).all() and not np.isnan(batch.action[..., :3]).any()
+    learner = Learner(model, LearnerConfig(), updates=1)
+    loss = learner.loss(batch)
+    loss.total.backward()
+    heads = [model.action_head.weight.grad, model.change_head.weight.grad]
+    absent, own = zip(*((g[-33:], g[:-33]) for g in heads if g is not None), strict=True)
+    assert all((g == 0).all() for g in absent) and all((g != 0).any() for g in own)
+    for parameter in model.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+    # Random weights start near even odds over 33 bins, whatever share of the channels is there.
+    assert abs(loss.action.item() - np.log(33)) < 0.5
 
 
 def test_going_on_from_saved_tensors_is_the_straight_run():

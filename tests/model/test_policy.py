@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import sequences
+from headstart.data.mixture import Mixture
 from headstart.model.checkpoint import save_model
 from headstart.model.policy import Policy, Prompt, load_policy
+from headstart.model.words import encode
 from headstart.types import Channel, Task
 
 CHANNELS = (*sequences.OBS, *sequences.ACTIONS)
@@ -70,6 +72,29 @@ def test_another_body_is_refused(model):
     channels = (*CHANNELS[:-1], Channel("gripper/effort", "action"))
     with pytest.raises(ValueError, match="knows no channel 'gripper/effort'"):
         Policy(model, channels, [Prompt()])
+
+
+def test_a_model_of_many_bodies_acts_in_the_columns_of_one():
+    data = Mixture((sequences.trajectories(), sequences.arm_trajectories()))
+    model = sequences.model(data=data).eval()
+    channels = (*sequences.ARM_OBS, *sequences.ARM_ACTIONS)
+    episode = sequences.arm_episode("u/c", "turn the arm", 6, 0)
+    policy = Policy(model, channels, [Prompt("turn the arm", episode)])
+    action = policy.act(episode.obs[:1]).action
+    assert action.shape == (1, 2)
+    # The same by hand: columns hand/x y z, q0, goal/x y z, arm/1; actions hand/dx dy dz, arm/d1.
+    shown = torch.full((1, 5, 12), torch.nan)
+    steps = [0, 1, 2, 4, 5]
+    shown[0, :, [7, 0]] = torch.from_numpy(episode.obs[steps])
+    shown[0, :, [11, 8]] = torch.from_numpy(episode.action[steps])
+    obs = torch.full((1, 1, 8), torch.nan)
+    obs[0, 0, [7, 0]] = torch.from_numpy(episode.obs[0])
+    words = torch.from_numpy(encode("turn the arm", model.vocabulary, 3))[None]
+    with torch.inference_mode():
+        logits = model.action_logits(model.encode_prompt(words, shown), obs)
+        mean = (logits.softmax(-1) * torch.linspace(-1, 1, model.config.num_bins)).sum(-1)
+        expected = model.denormalise_action(mean)[:, [3, 0]]
+    np.testing.assert_allclose(action, expected, atol=1e-6)
 
 
 def test_load_policy_is_told_the_instruction_unless_prompted(model, tmp_path: Path):

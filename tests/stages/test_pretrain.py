@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 import sequences
+from headstart.cli import main
 from headstart.data.loader import LoaderConfig
-from headstart.data.store import DatasetWriter
+from headstart.data.store import Dataset, DatasetWriter
+from headstart.ledger import read_bill
 from headstart.model.checkpoint import load_model
 from headstart.stages import pretrain as stage
 from headstart.stages.pretrain import PretrainConfig, pretrain
@@ -26,7 +29,17 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def config(data: Path, **changes: object) -> PretrainConfig:
+@pytest.fixture
+def arm_data(tmp_path: Path) -> Path:
+    """Of another body, at another rate, without any success recorded."""
+    channels = (*sequences.ARM_OBS, *sequences.ARM_ACTIONS)
+    episodes = [sequences.arm_episode(f"u/{k % 3}", f"turn {k % 3}", 9, k) for k in range(7)]
+    with DatasetWriter(tmp_path / "arm", Task("u", "a", "turn", channels, 10, 30.0)) as writer:
+        writer.save_episodes(episodes)
+    return tmp_path / "arm"
+
+
+def config(data: Path | tuple[str, ...], **changes: object) -> PretrainConfig:
     settings = {
         "data": data,
         "updates": 9,
@@ -74,6 +87,90 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert lines[0] == lines[1]
 
 
+def test_two_datasets_train_one_model_and_a_stopped_run_resumes_to_the_same_weights(
+    data: Path, arm_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    both = config((str(data), f"{arm_data}=0.4"))
+    result = pretrain(both, tmp_path / "straight")
+    assert result["tasks"] == ["t/0", "t/1", "u/0", "u/1", "u/2"]
+    model = load_model(tmp_path / "straight")
+    assert [c.name for c in model.channels][7:] == [
+        "arm/1", "hand/dx", "hand/dy", "hand/dz", "arm/d1",
+    ]  # fmt: skip
+    bill = read_bill(tmp_path / "straight")
+    assert [b.name for b in bill.ancestors] == ["data", "arm"]
+    step = stage.Learner.step
+
+    def stopping(self: stage.Learner, batches: object, update: int) -> object:
+        if update == 5:
+            raise KeyboardInterrupt
+        return step(self, batches, update)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.Learner, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(both, tmp_path / "stopped")
+    pretrain(both, tmp_path / "stopped", resume=True)
+    np.testing.assert_array_equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+def test_two_halves_of_a_dataset_without_shares_train_the_model_of_the_whole(
+    data: Path, tmp_path: Path
+):
+    episodes = Dataset(data).episodes()
+    for name, half in (("a", episodes[::2]), ("b", episodes[1::2])):  # a task each
+        with DatasetWriter(tmp_path / name, SCHEMA) as writer:
+            writer.save_episodes(half)
+    loader = LoaderConfig(num_prompts=4, num_windows=2, random_frames=0.0)
+    pretrain(config(data, loader=loader), tmp_path / "whole")
+    halves = config((str(tmp_path / "a"), str(tmp_path / "b")), loader=loader)
+    pretrain(halves, tmp_path / "halves")
+    losses = [
+        [json.loads(line)["train/loss"] for line in lines if "train/loss" in line]
+        for name in ("whole", "halves")
+        for lines in [(tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-2)  # the statistics are sums in another order
+
+
+def test_datasets_that_cannot_be_mixed_are_refused(data: Path, arm_data: Path, tmp_path: Path):
+    for both, message in (
+        ((f"{data}=0.7", f"{arm_data}=0.7"), "shares sum to 1.4"),
+        ((f"{data}=1", str(arm_data)), "leave nothing for"),
+        ((str(data), f"{data}=0.3"), "a dataset is named twice"),
+        ((str(data), str(tmp_path / "none")), "no such file"),
+        ((), "no dataset to train on"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrain(config(both), tmp_path / "out")
+        assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_the_command_line_takes_several_datasets(data: Path, arm_data: Path, tmp_path: Path):
+    command = ["pretrain", "--data", str(data), "--data", f"{arm_data}=0.3", "--updates", "1",
+               "--model.n-embd", "16", "--model.n-head", "2", "--tracker", "none",
+               "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(command) == 0
+    saved = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
+    assert saved["data"] == [str(data), f"{arm_data}=0.3"]
+
+
+def test_what_is_kept_out_is_on_record(data: Path, arm_data: Path, tmp_path: Path):
+    result = pretrain(config((str(data), str(arm_data))), tmp_path / "a")
+    kept = {Path(facts["data"]).name: facts["episodes"] for facts in result["kept_out"]}
+    assert kept == {"data": [5, 4], "arm": [6, 5, 4]}
+    assert result["kept_out"][0]["digest"] == Dataset(data).digest
+
+
+def test_the_only_episode_of_a_task_is_trained_on(tmp_path: Path):
+    episodes = [sequences.episode(task, "go", 8, k) for k, task in enumerate(("t/0", "t/0", "t/1"))]
+    with DatasetWriter(tmp_path / "data", SCHEMA) as writer:
+        writer.save_episodes(episodes)
+    result = pretrain(config(tmp_path / "data"), tmp_path / "a")
+    assert result["tasks"] == ["t/0", "t/1"]
+    assert result["kept_out"][0]["episodes"] == [1]
+
+
 def test_a_terminated_process_leaves_what_can_be_resumed(data: Path, tmp_path: Path):
     out = tmp_path / "killed"
     command = [
@@ -107,6 +204,16 @@ def test_a_task_left_out_is_never_trained_on(
     monkeypatch.setattr(stage.registry, "get_split", lambda name: [SCHEMA])
     monkeypatch.setattr(type(SCHEMA), "id", property(lambda task: "t/1"))
     assert pretrain(config(data, leave_out="some/split"), tmp_path / "a")["tasks"] == ["t/0"]
+
+
+@pytest.mark.parametrize("name", ["t/1", "1", "1, t/1"])
+def test_tasks_of_the_data_may_be_left_out_by_id_or_name(data: Path, tmp_path: Path, name: str):
+    assert pretrain(config(data, leave_out=name), tmp_path / "a")["tasks"] == ["t/0"]
+
+
+def test_a_task_that_nobody_knows_cannot_be_left_out(data: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="no task or split 't/2'; did you mean t/1 or t/0"):
+        pretrain(config(data, leave_out="t/2"), tmp_path / "a")
 
 
 def test_another_config_is_refused_on_resume(data: Path, tmp_path: Path):

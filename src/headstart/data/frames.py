@@ -7,7 +7,7 @@ teaches a model to read the demonstration instead of recognising the task.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -37,22 +37,29 @@ class RandomFrames:
     an action's box a box, and a shift. Channels that belong to no x, y, z triple are left alone,
     but for quaternions (``.../q0`` to ``q3``), which become missing.
 
+    Nothing is turned where the actions are no displacements in space (a dx, dy, dz triple): the
+    same joint angles mean something else in another frame.
+
     Args:
         obs_names, action_names: the columns.
-        obs: (T, O) the data; frames turn about the middle of its positions.
+        chunks: the data, arrays (n, O); frames turn about the middle of its positions.
     """
 
     def __init__(
-        self, obs_names: Sequence[str], action_names: Sequence[str], obs: np.ndarray
+        self, obs_names: Sequence[str], action_names: Sequence[str], chunks: Iterable[np.ndarray]
     ) -> None:
         self._obs_vectors = vectors(obs_names)
-        self._action_vectors = vectors(action_names)
+        self._action_vectors = [
+            triple for triple in vectors(action_names) if action_names[triple[0]].endswith("dx")
+        ]
         self._quaternions = [k for k, n in enumerate(obs_names) if n[-3:-1] == "/q"]
-        points = [obs[:, triple] for triple in self._obs_vectors]
-        self._centre = np.nanmean(np.concatenate(points), axis=0) if points else np.zeros(3)
+        self._turns = bool(self._obs_vectors and self._action_vectors)
+        self._centre = _middle(chunks, self._obs_vectors) if self._turns else np.zeros(3)
 
     def turn(self, batch: TokenBatch, rng: np.random.Generator, probability: float) -> None:
         """Re-express each sequence of a batch, with this probability, in a frame of its own."""
+        if not self._turns:
+            return
         chosen = np.flatnonzero(rng.random(len(batch.obs)) < probability)
         if not len(chosen):
             return
@@ -87,6 +94,16 @@ class RandomFrames:
         for column in self._quaternions:
             turned[..., column] = np.nan
         return turned
+
+
+def _middle(chunks: Iterable[np.ndarray], triples: list[list[int]]) -> np.ndarray:
+    """(3,) float32: mean of all positions, missing ones (NaN) left out."""
+    total, count = np.zeros(3), np.zeros(3)
+    for chunk in chunks:
+        points = np.concatenate([chunk[:, triple] for triple in triples])
+        total += np.nansum(points, axis=0)  # chunks in float32, over chunks in float64
+        count += (~np.isnan(points)).sum(axis=0)
+    return (total / np.maximum(count, 1)).astype(np.float32)
 
 
 def _turn(values: np.ndarray, triples: list[list[int]], matrices: np.ndarray) -> np.ndarray:

@@ -6,84 +6,23 @@ batches that it would have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from headstart.data.frames import RandomFrames
-from headstart.types import Channel, Episode, TokenBatch
+from headstart.data.mixture import Mixture
+from headstart.data.trajectories import Trajectories
+from headstart.types import Channel, TokenBatch
 
 WORDS, SHOWN, BOTH, NONE = range(4)
 """The cues of a batch: told in words, shown a demonstration, both, or nothing."""
 
-
-@dataclass
-class Trajectories:
-    """Episodes of one body laid end to end, sorted by task.
-
-    ::
-
-        flat row     0 1 2 3 4 5 6 ...
-        episode      0 0 0 1 1 2 2        start = [0 3 5], length = [3 2 2]
-        task         a a a a a b b        task_of_episode = [0 0 1]
-    """
-
-    obs_channels: tuple[Channel, ...]
-    action_channels: tuple[Channel, ...]
-    tasks: tuple[str, ...]
-    instructions: tuple[str, ...]  # one a task
-    obs: np.ndarray  # (T, O) float32
-    action: np.ndarray  # (T, A) float32, executed
-    label: np.ndarray  # (T, A) float32, to imitate
-    start: np.ndarray  # (E,) int64
-    length: np.ndarray  # (E,) int64
-    task_of_episode: np.ndarray  # (E,) int64
-    shows: np.ndarray  # (E,) bool: fit to be shown as a demonstration
-
-    @classmethod
-    def from_episodes(
-        cls,
-        episodes: Sequence[Episode],
-        obs_channels: tuple[Channel, ...],
-        action_channels: tuple[Channel, ...],
-    ) -> Trajectories:
-        """Lay these episodes end to end.
-
-        Episodes that succeeded are fit to be shown; of a task that none is known to have
-        succeeded on, all are.
-
-        Raises:
-            ValueError: no episode.
-        """
-        if not episodes:
-            raise ValueError("there is no episode to train on")
-        tasks = tuple(dict.fromkeys(e.task_id for e in episodes))
-        ordered = sorted(episodes, key=lambda e: tasks.index(e.task_id))
-        length = np.array([e.num_steps for e in ordered])
-        instructions = {e.task_id: e.instruction for e in episodes}
-        solved = {e.task_id for e in episodes if e.success.any()}
-        shows = np.array([bool(e.success.any()) or e.task_id not in solved for e in ordered])
-        return cls(
-            obs_channels,
-            action_channels,
-            tasks,
-            tuple(instructions[t] for t in tasks),
-            obs=np.concatenate([e.obs for e in ordered]),
-            action=np.concatenate([e.action for e in ordered]),
-            label=np.concatenate([e.label for e in ordered]),
-            start=np.cumsum(length) - length,
-            length=length,
-            task_of_episode=np.array([tasks.index(e.task_id) for e in ordered]),
-            shows=shows,
-        )
-
-    @property
-    def last_step(self) -> np.ndarray:
-        """(T,) bool, true at each episode's last row."""
-        last = np.zeros(len(self.obs), dtype=bool)
-        last[self.start + self.length - 1] = True
-        return last
+AHEAD = 2
+"""Batches made ahead of the one in use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,43 +49,63 @@ class Loader:
     Args:
         words: (tasks, W) int64, each task's instruction.
         window: K, steps a window. demonstration_steps: P.
+        columns: names of the batches' observation and action columns; by default the data's.
+            A column that a dataset does not have is NaN.
     """
 
     def __init__(
         self,
-        data: Trajectories,
+        data: Trajectories | Mixture,
         config: LoaderConfig,
         words: np.ndarray,
         window: int,
         demonstration_steps: int,
         seed: int,
+        columns: tuple[Sequence[str], Sequence[str]] | None = None,
     ) -> None:
-        self.data = data
+        self.data = Mixture.of(data)
         self.config = config
         self._words = words
         self._window = window
         self._demonstration_steps = demonstration_steps
         self._seed = seed
-        self._num_episodes = np.bincount(data.task_of_episode, minlength=len(data.tasks))
-        self._shown = [
-            np.flatnonzero(data.shows & (data.task_of_episode == task))
-            for task in range(len(data.tasks))
-        ]
-        self._frames = RandomFrames(
-            [c.name for c in data.obs_channels], [c.name for c in data.action_channels], data.obs
+        obs_names, action_names = columns or (
+            _names(self.data.obs_channels),
+            _names(self.data.action_channels),
         )
+        self._widths = (len(obs_names), len(action_names))
+        self._parts = [_Part(part, obs_names, action_names) for part in self.data.parts]
+        self._part_of_task = np.repeat(
+            np.arange(len(self._parts)), [len(part.tasks) for part in self.data.parts]
+        )
+        sizes = [len(part.start) for part in self.data.parts]
+        self._first_episode = np.cumsum([0, *sizes])[:-1]
+        self._length = np.concatenate([part.length for part in self.data.parts])
+        self._episodes = _Groups(self.data, np.ones(len(self._length), dtype=bool))
+        self._shown = _Groups(self.data, np.concatenate([p.shows for p in self.data.parts]))
 
     def batch(self, update: int) -> TokenBatch:
         """The batch of this update."""
         rng = np.random.default_rng([self._seed, update])
         cue = self._draw_cue(rng)
-        task = rng.integers(len(self.data.tasks), size=self.config.num_prompts)
-        shown = self._draw_shown(rng, task) if cue in (SHOWN, BOTH) else None
-        batch = self._draw_windows(rng, task, shown)
-        if shown is not None:
-            batch.demonstration = self._demonstrations(shown)
-        if cue == SHOWN:
-            self._frames.turn(batch, rng, self.config.random_frames)
+        task = self._draw_tasks(rng)
+        shown = self._shown.pick(rng, task, 1)[:, 0] if cue in (SHOWN, BOTH) else None
+        episode = self._draw_episodes(rng, task, shown)
+        # A window may start anywhere; past an episode's end its last step is repeated, unlabelled.
+        first = (rng.random(episode.shape) * self._length[episode]).astype(np.int64)
+        parts = []
+        for number in np.unique(self._part_of_task[task]).tolist():
+            chosen = np.flatnonzero(self._part_of_task[task] == number)
+            part, offset = self._parts[number], self._first_episode[number]
+            batch = part.windows(episode[chosen] - offset, first[chosen], self._window)
+            if shown is not None:
+                batch.demonstration = part.demonstrations(
+                    shown[chosen] - offset, self._demonstration_steps
+                )
+            if cue == SHOWN:
+                part.frames.turn(batch, rng, self.config.random_frames)
+            parts.append((chosen, part, batch))
+        batch = self._join(parts)
         if cue == WORDS:
             batch.words = self._words[task]
         if cue == BOTH:
@@ -154,63 +113,147 @@ class Loader:
             batch.words = self._words[np.where(wrong, rng.permutation(task), task)]
         return batch
 
+    def batches(self, first: int, last: int) -> Iterator[TokenBatch]:
+        """The batches of updates ``first`` to ``last - 1``, made ahead in a thread."""
+        with ThreadPoolExecutor(1, "loader") as thread:
+            ahead = deque(thread.submit(self.batch, k) for k in range(first, first + AHEAD))
+            for update in range(first, last):
+                yield ahead.popleft().result()
+                ahead.append(thread.submit(self.batch, update + AHEAD))
+
     def _draw_cue(self, rng: np.random.Generator) -> int:
         told, shown = self.config.told, self.config.shown
         rest = 1.0 - told - shown
         return int(rng.choice(4, p=[told, shown, rest * 0.8, rest * 0.2]))
 
-    def _draw_shown(self, rng: np.random.Generator, task: np.ndarray) -> np.ndarray:
-        """(B,): an episode of each task that is fit to be shown."""
-        sizes = np.array([len(group) for group in self._shown])
-        place = (rng.random(len(task)) * sizes[task]).astype(np.int64)
-        return np.concatenate(self._shown)[(np.cumsum(sizes) - sizes)[task] + place]
+    def _draw_tasks(self, rng: np.random.Generator) -> np.ndarray:
+        probability = self.data.task_probability
+        if probability is None:
+            return rng.integers(len(self._words), size=self.config.num_prompts)
+        return rng.choice(len(self._words), size=self.config.num_prompts, p=probability)
 
     def _draw_episodes(
         self, rng: np.random.Generator, task: np.ndarray, shown: np.ndarray | None
     ) -> np.ndarray:
         """(B, N): episodes of each task, but not the one that is shown, unless it is the only
         one: a model that has an episode in its prompt could copy it."""
-        number = self._num_episodes
-        first = (np.cumsum(number) - number)[task][:, None]
-        others = number[task][:, None] - (shown is not None)
+        number, first = (x[task][:, None] for x in (self._episodes.sizes, self._episodes.firsts))
+        avoided = np.full(len(task), -1) if shown is None else shown
+        others = number - (avoided >= 0)[:, None]
         u = rng.random((len(task), self.config.num_windows))
+        # A task's episodes follow one another, so leaving one out is stepping over it.
         episode = first + (u * np.maximum(others, 1)).astype(np.int64)
-        if shown is None:
-            return episode
-        return episode + ((episode >= shown[:, None]) & (others > 0))
+        step_over = (avoided >= 0) & (others[:, 0] > 0)
+        return episode + ((episode >= avoided[:, None]) & step_over[:, None])
 
-    def _demonstrations(self, episode: np.ndarray) -> np.ndarray:
-        """(B, P, O + A) float32: these episodes (B,) as they stand in a prompt."""
-        data = self.data
-        row = data.start[episode][:, None] + evenly_spaced(
-            data.length[episode], self._demonstration_steps
+    def _join(self, parts: Sequence[tuple[np.ndarray, _Part, TokenBatch]]) -> TokenBatch:
+        """One batch of the parts' sequences, each in its rows and in the common columns."""
+        num_obs, num_actions = self._widths
+        if len(parts) == 1 and parts[0][1].is_whole:
+            return parts[0][2]
+        obs = [part.obs_columns for _, part, _ in parts]
+        action = [part.action_columns for _, part, _ in parts]
+        both = [np.concatenate([o, num_obs + a]) for o, a in zip(obs, action, strict=True)]
+        rows = [chosen for chosen, _, _ in parts]
+        batches = [batch for _, _, batch in parts]
+        shown = [b.demonstration for b in batches if b.demonstration is not None]
+        return TokenBatch(
+            words=None,
+            demonstration=_scatter(shown, rows, both, num_obs + num_actions) if shown else None,
+            obs=_scatter([b.obs for b in batches], rows, obs, num_obs),
+            action=_scatter([b.action for b in batches], rows, action, num_actions),
+            label=_scatter([b.label for b in batches], rows, action, num_actions),
+            change=_scatter([b.change for b in batches], rows, obs, num_obs),
         )
-        return np.concatenate([data.obs[row], data.label[row]], axis=-1)
 
-    def _draw_windows(
-        self, rng: np.random.Generator, task: np.ndarray, shown: np.ndarray | None
-    ) -> TokenBatch:
-        """N windows of episodes of each task, no cue yet."""
-        data, K = self.data, self._window
-        episode = self._draw_episodes(rng, task, shown)
+
+class _Part:
+    """One dataset of a mixture, in its own columns."""
+
+    def __init__(
+        self, data: Trajectories, obs_names: Sequence[str], action_names: Sequence[str]
+    ) -> None:
+        self.data = data
+        own_obs, own_action = _names(data.obs_channels), _names(data.action_channels)
+        self.is_whole = own_obs == list(obs_names) and own_action == list(action_names)
+        self.obs_columns = np.array([obs_names.index(n) for n in own_obs], dtype=np.int64)
+        self.action_columns = np.array([action_names.index(n) for n in own_action], dtype=np.int64)
+        obs = (rows[:, : len(own_obs)] for rows, _ in data.chunks())
+        self.frames = RandomFrames(own_obs, own_action, obs)
+
+    def windows(self, episode: np.ndarray, first: np.ndarray, num_steps: int) -> TokenBatch:
+        """Windows (B, N) of the episodes, without a cue."""
+        data = self.data
+        num_obs, num_actions = len(data.obs_channels), len(data.action_channels)
+        rows = data.windows(episode, first, num_steps + 1)  # a change needs the step after
+        step = first[..., None] + np.arange(num_steps)
         length = data.length[episode][..., None]
-        # A window may start anywhere; past an episode's end its last step is repeated, unlabelled.
-        first = (rng.random(episode.shape) * data.length[episode]).astype(np.int64)
-        step = first[..., None] + np.arange(K)
-        row = data.start[episode][..., None] + np.minimum(step, length - 1)
-        following = np.minimum(row + 1, len(data.obs) - 1)
-        has_next = (step < length - 1)[..., None]
+        obs, label = rows[..., :num_obs], rows[..., rows.shape[-1] - num_actions :]
         return TokenBatch(
             words=None,
             demonstration=None,
-            obs=data.obs[row],
-            action=data.action[row],
-            label=np.where((step < length)[..., None], data.label[row], np.nan),
-            change=np.where(has_next, data.obs[following] - data.obs[row], np.nan),
+            obs=obs[..., :-1, :].copy(),
+            action=rows[..., :-1, num_obs : num_obs + num_actions].copy(),
+            label=np.where((step < length)[..., None], label[..., :-1, :], np.nan),
+            change=np.where(
+                (step < length - 1)[..., None], obs[..., 1:, :] - obs[..., :-1, :], np.nan
+            ),
         )
+
+    def demonstrations(self, episode: np.ndarray, num_steps: int) -> np.ndarray:
+        """(B, P, O + A) float32: episodes as they stand in a prompt; NaN for a negative one."""
+        data = self.data
+        known = np.maximum(episode, 0)
+        steps = data.start[known][:, None] + evenly_spaced(data.length[known], num_steps)
+        rows = data.rows[steps]
+        label = rows[..., rows.shape[-1] - len(data.action_channels) :]
+        shown = np.concatenate([rows[..., : len(data.obs_channels)], label], axis=-1)
+        shown[episode < 0] = np.nan
+        return shown
+
+
+class _Groups:
+    """The chosen episodes of each task, counted through all parts."""
+
+    def __init__(self, data: Mixture, chosen: np.ndarray) -> None:
+        first_task = np.cumsum([0, *(len(part.tasks) for part in data.parts)])[:-1]
+        task = np.concatenate(
+            [part.task_of_episode + t for part, t in zip(data.parts, first_task, strict=True)]
+        )
+        order = np.argsort(task, kind="stable")
+        self._members = order[chosen[order]]
+        self.sizes = np.bincount(task[chosen], minlength=len(data.tasks))
+        self.firsts = np.cumsum(self.sizes) - self.sizes
+
+    def pick(self, rng: np.random.Generator, task: np.ndarray, count: int) -> np.ndarray:
+        """(B, count): that many random episodes of each task; -1 where it has none."""
+        sizes = self.sizes[task][:, None]
+        place = (rng.random((len(task), count)) * sizes).astype(np.int64)
+        place += self.firsts[task][:, None]
+        members = np.append(self._members, -1)
+        return np.where(sizes > 0, members[place], -1)
 
 
 def evenly_spaced(length: np.ndarray, num_steps: int) -> np.ndarray:
     """(B, P) the steps of episodes of these lengths (B,) that stand in a prompt, first to last."""
     progress = np.linspace(0.0, 1.0, num_steps)
     return np.round(progress * (length[:, None] - 1)).astype(np.int64)
+
+
+def _names(channels: Sequence[Channel]) -> list[str]:
+    return [channel.name for channel in channels]
+
+
+def _scatter(
+    values: Sequence[np.ndarray],
+    rows: Sequence[np.ndarray],
+    columns: Sequence[np.ndarray],
+    width: int,
+) -> np.ndarray:
+    """One array (B, ..., width) float32 of the parts' (b, ..., w); NaN where a part has nothing."""
+    total = sum(len(chosen) for chosen in rows)
+    joined = np.full((total, *values[0].shape[1:-1], width), np.nan, dtype=np.float32)
+    for value, chosen, column in zip(values, rows, columns, strict=True):
+        for source, target in enumerate(column.tolist()):
+            joined[chosen, ..., target] = value[..., source]
+    return joined

@@ -1,19 +1,29 @@
-"""A model on disk: model.safetensors and model.json, verified on load. No pickle."""
+"""Models and training states on disk, verified on load in every byte. No pickle.
+
+::
+
+    model.safetensors              a model's weights
+    model.json                     what else makes the model, and both files' checksums
+    checkpoint.safetensors         what training goes on from, and how far it has come
+    checkpoint-before.safetensors  the same, one checkpoint earlier
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+import os
+import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from headstart.artifact import read_json, write_bytes, write_json
+from headstart.artifact import read_json, replacing, write_bytes, write_json
 from headstart.config import from_json, to_json
 from headstart.model.channels import ChannelStatistics
 from headstart.model.transformer import ModelConfig, Transformer
@@ -28,17 +38,15 @@ def save_model(root: Path, model: Transformer) -> None:
     """
     content = save({name: t.cpu().contiguous() for name, t in model.state_dict().items()})
     write_bytes(root / "model.safetensors", content)
-    write_json(
-        root / "model.json",
-        {
-            "format_version": FORMAT_VERSION,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "config": asdict(model.config),
-            "channels": [asdict(channel) for channel in model.channels],
-            "vocabulary": list(model.vocabulary),
-            "parameters": model.num_parameters(),
-        },
-    )
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "config": asdict(model.config),
+        "channels": [asdict(channel) for channel in model.channels],
+        "vocabulary": list(model.vocabulary),
+        "parameters": model.num_parameters(),
+    }
+    write_json(root / "model.json", meta | {"own_sha256": _json_sha256(meta)})
 
 
 def load_model(root: Path, device: str = "cpu") -> Transformer:
@@ -47,20 +55,61 @@ def load_model(root: Path, device: str = "cpu") -> Transformer:
     Raises:
         ValueError: no model there, of another version, or damaged.
     """
-    meta = read_json(root / "model.json")
-    missing = {"format_version", "sha256", "config", "channels", "vocabulary"} - set(meta)
-    if missing:
-        raise ValueError(f"{root / 'model.json'}: lacks {', '.join(sorted(missing))}")
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{root / 'model.json'}: format version {meta.get('format_version')};"
-            f" {FORMAT_VERSION} can be read"
-        )
-    tensors = read_tensors(root / "model.safetensors", meta["sha256"])
-    channels = [from_json(ChannelStatistics, channel) for channel in meta["channels"]]
-    model = Transformer(from_json(ModelConfig, meta["config"]), channels, meta["vocabulary"])
+    meta = _read_meta(root / "model.json")
+    tensors = read_tensors(root / "model.safetensors", meta.sha256)
+    parts = (meta.config, meta.channels, meta.vocabulary)
+    try:
+        # Sizes first, without memory: model.json could ask for any amount, or for endless layers.
+        too_deep = meta.config.n_layer > len(tensors)
+        with torch.device("meta"):
+            sizes = {} if too_deep else Transformer(*parts).state_dict()
+    except (RuntimeError, ArithmeticError, TypeError) as error:
+        problem = str(error).partition("\n")[0]
+        raise ValueError(f"{root / 'model.json'}: describes no model: {problem}") from None
+    for name in sorted({*tensors, *sizes}):
+        found, wanted = (tuple(t[name].shape) if name in t else None for t in (tensors, sizes))
+        if found != wanted:
+            raise ValueError(
+                f"{root / 'model.safetensors'}: '{name}' has shape {found}, and model.json"
+                f" describes {wanted}"
+            )
+    model = Transformer(*parts)
     model.load_state_dict(tensors)
     return model.to(device).eval()
+
+
+@dataclass(frozen=True)
+class ModelMeta:
+    """What model.json holds."""
+
+    format_version: int
+    sha256: str
+    """Of model.safetensors."""
+    config: ModelConfig
+    channels: tuple[ChannelStatistics, ...]
+    vocabulary: tuple[str, ...]
+    parameters: int
+    own_sha256: str
+    """Of the other values."""
+
+
+def _read_meta(path: Path) -> ModelMeta:
+    values = read_json(path)
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path}: format version {version}; {FORMAT_VERSION} can be read")
+    try:
+        meta = from_json(ModelMeta, values, where=str(path))
+    except (ValueError, ArithmeticError) as error:  # the latter where heads are of no width
+        text = str(error)
+        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    if _json_sha256({k: v for k, v in values.items() if k != "own_sha256"}) != meta.own_sha256:
+        raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
+    return meta
+
+
+def _json_sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(to_json(values), sort_keys=True).encode()).hexdigest()
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -69,15 +118,12 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is missing or damaged.
     """
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"{path}: no such file")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file: {error}") from None
+    return _parse(path, content)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
@@ -102,36 +148,82 @@ def load_optimizer(
 def save_training(path: Path, tensors: dict[str, Tensor], progress: Any) -> None:
     """Write all that training goes on from, and how far it has come, as one file.
 
+    The checkpoint before this one is kept beside it, until ``remove_training``.
+
     Args:
         progress: a dataclass or JSON values.
     """
     contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    digest = _digest(contiguous)
-    metadata = {"progress": json.dumps(to_json(progress)), "sha256": digest}
-    write_bytes(path, save(contiguous, metadata))
+    metadata = {"progress": json.dumps(to_json(progress)), "sha256": _UNKNOWN}
+    content = save(contiguous, metadata)
+    # The checksum is of the whole file as it is with zeros in the checksum's place.
+    digest = hashlib.sha256(content).hexdigest()
+    content = content.replace(_in_header(_UNKNOWN), _in_header(digest), 1)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+        if path.exists():
+            os.replace(path, _before(path))
 
 
 def load_training(path: Path) -> tuple[dict[str, Tensor], Any] | None:
     """What ``save_training`` wrote: tensors and the progress as JSON values; None if not there.
 
+    If the newest checkpoint is damaged, it is replaced by the one before, which a printed line
+    says.
+
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, and there is no whole one before it.
     """
+    before = _before(path)
     if not path.exists():
-        return None
+        return _read_training(before) if before.exists() else None
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
+        return _read_training(path)
+    except ValueError as error:
+        if not before.exists():
+            raise
+        try:
+            found = _read_training(before)
+        except ValueError:
+            raise ValueError(f"{error}; so is {before.name}; start again in a new folder") from None
+        print(f"{error}; going on from the checkpoint before it", flush=True)
+        os.replace(before, path)
+        return found
+
+
+def remove_training(path: Path) -> None:
+    """Remove what ``save_training`` wrote, once training is over."""
+    path.unlink(missing_ok=True)
+    _before(path).unlink(missing_ok=True)
+
+
+_UNKNOWN = "0" * 64
+
+
+def _in_header(digest: str) -> bytes:
+    return f'"sha256":"{digest}"'.encode()
+
+
+def _before(path: Path) -> Path:
+    return path.with_stem(f"{path.stem}-before")
+
+
+def _read_training(path: Path) -> tuple[dict[str, Tensor], Any]:
+    content = path.read_bytes()
+    # A safetensors file: the header's length (8 bytes), the header (JSON), the tensors.
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    recorded = re.search(rb'"sha256":"([0-9a-f]{64})"', header)
+    if recorded is None:
+        raise ValueError(f"{path}: damaged: it has no checksum")
+    digest = recorded[1].decode()
+    blank = content.replace(_in_header(digest), _in_header(_UNKNOWN), 1)
+    if hashlib.sha256(blank).hexdigest() != digest:
+        raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
+    return _parse(path, content), json.loads(json.loads(header)["__metadata__"]["progress"])
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Tensor]:
+    try:
+        return load(content)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file: {error}") from None
-    if _digest(tensors) != metadata["sha256"]:
-        raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
-    return tensors, json.loads(metadata["progress"])
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].numpy().tobytes())
-    return digest.hexdigest()

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.data.loader import Loader, LoaderConfig, Trajectories
+from headstart.data.loader import Loader, LoaderConfig
+from headstart.data.mixture import Mixture
+from headstart.data.trajectories import Trajectories
+from headstart.model.channels import columns
 from headstart.model.checkpoint import load_optimizer, optimizer_tensors
 from headstart.model.transformer import Transformer
 from headstart.model.words import encode
@@ -141,11 +144,28 @@ class Learner:
         return warmup * (1.0 - update / self.updates)
 
 
-def make_loader(data: Trajectories, config: LoaderConfig, model: Transformer, seed: int) -> Loader:
-    """A loader of sequences of the lengths and in the words that a model reads."""
+def make_loader(
+    data: Trajectories | Mixture, config: LoaderConfig, model: Transformer, seed: int
+) -> Loader:
+    """A loader of sequences of the lengths, in the words and the columns that a model reads.
+
+    Raises:
+        ValueError: the data has a channel that the model does not know.
+    """
     size = model.config
+    data = Mixture.of(data)
+    columns(model.channels, (*data.obs_channels, *data.action_channels))  # are all known
+    names = [c.name for c in model.channels]
     words = np.stack([encode(i, model.vocabulary, size.max_words) for i in data.instructions])
-    return Loader(data, config, words, size.window, size.demonstration_steps, seed)
+    return Loader(
+        data,
+        config,
+        words,
+        size.window,
+        size.demonstration_steps,
+        seed,
+        (names[: model.num_obs], names[model.num_obs :]),
+    )
 
 
 def forward_flops(model: Transformer, batch: TokenBatch) -> float:

@@ -32,6 +32,8 @@ class Prompt:
 class Policy:
     """Acts in several environments of one body at once (an Actor).
 
+    A model of many bodies acts on this one's channels; those that it does not have are missing.
+
     Args:
         channels: the body's channels in the order of the observations' and actions' columns,
             as in ``Task.channels``.
@@ -55,7 +57,9 @@ class Policy:
         self.model = model
         self._obs_channels = tuple(c for c in channels if c.role in ("observation", "goal"))
         self._action_channels = tuple(c for c in channels if c.role == "action")
-        self._check_channels()
+        self._obs_columns = columns(model.channels, self._obs_channels)
+        action_columns = columns(model.channels, self._action_channels)
+        self._action_columns = [k - model.num_obs for k in action_columns]
         num_envs = len(prompts) * envs_per_prompt
         self._prompt_of_env = np.arange(num_envs) // envs_per_prompt
         self._cache = self._encode(prompts)
@@ -63,7 +67,7 @@ class Policy:
         self._gathered_ids = np.zeros(0, dtype=np.int64)
         self._bins = torch.linspace(-1.0, 1.0, model.config.num_bins)
         window = model.config.window
-        self._history = torch.full((num_envs, window, len(self._obs_channels)), torch.nan)
+        self._history = torch.full((num_envs, window, model.num_obs), torch.nan)
         self._length = np.zeros(num_envs, dtype=np.int64)
 
     def reset(self, env_ids: np.ndarray | None = None) -> None:
@@ -83,15 +87,14 @@ class Policy:
                 self._prompt(ids[rows]), self._history[ids[rows], -int(length) :]
             )
             mean_BA = (logits_BAV.float().softmax(-1) * self._bins).sum(-1)
-            action[rows] = self.model.denormalise_action(mean_BA).numpy()
+            action[rows] = self.model.denormalise_action(mean_BA)[:, self._action_columns].numpy()
         return Decision(action)
 
     def _remember(self, obs: np.ndarray, ids: np.ndarray) -> None:
         """Histories are kept at the end of their window, newest last."""
-        history = self._history[ids]
-        self._history[ids] = torch.cat(
-            [history[:, 1:], torch.as_tensor(obs, dtype=torch.float32)[:, None]], dim=1
-        )
+        newest = torch.full((len(ids), 1, self.model.num_obs), torch.nan)
+        newest[:, 0, self._obs_columns] = torch.as_tensor(obs, dtype=torch.float32)
+        self._history[ids] = torch.cat([self._history[ids][:, 1:], newest], dim=1)
         self._length[ids] = np.minimum(self._length[ids] + 1, self.model.config.window)
 
     def _prompt(self, ids: np.ndarray) -> Cache:
@@ -122,16 +125,10 @@ class Policy:
         """(P, O + A) float32: an episode as it stands in a prompt."""
         num_steps = self.model.config.demonstration_steps
         step = evenly_spaced(np.array([episode.num_steps]), num_steps)[0]
-        return np.concatenate([episode.obs[step], episode.label[step]], axis=-1)
-
-    def _check_channels(self) -> None:
-        known = [c.name for c in self.model.channels]
-        wanted = [c.name for c in (*self._obs_channels, *self._action_channels)]
-        if columns(self.model.channels, wanted) != list(range(len(known))):
-            raise ValueError(
-                "this body's channels are not those the model was trained on, in their order:"
-                f" {', '.join(known)}"
-            )
+        shown = np.full((num_steps, len(self.model.channels)), np.nan, dtype=np.float32)
+        shown[:, self._obs_columns] = episode.obs[step]
+        shown[:, [self.model.num_obs + k for k in self._action_columns]] = episode.label[step]
+        return shown
 
 
 def load_policy(path: Path | str, task: Task, prompt: Prompt | None = None) -> Policy:

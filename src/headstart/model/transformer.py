@@ -232,7 +232,8 @@ class Transformer(nn.Module):
         x_BTD = self.norm_out(x_BTD)
         h_BNSD = x_BTD[:, W + P :].view(B, N, S, -1)
         V = self.config.num_bins
-        acted = self.norm_action(h_BNSD + self.embed_action(self.normalise_action(action_BNSA)))
+        done_BNSA = self.normalise_action(action_BNSA).nan_to_num(0.0)  # a missing channel adds 0
+        acted = self.norm_action(h_BNSD + self.embed_action(done_BNSA))
         return Predictions(
             word_BWV=self.word_head(x_BTD[:, :W]) if W else None,
             action_BNSAV=self.action_head(h_BNSD).view(B, N, S, self.num_actions, V),

@@ -119,9 +119,9 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
         "replays": [replay for piece in pieces for replay in piece["replays"]],
         "wall_s": meter.cost().wall_s,
     }
+    write_card(out, "Evaluation off the bat", _card(config, result["rows"]))
     artifact.write_result(result)
     settle(out)
-    write_card(out, "Evaluation off the bat", _card(config, result["rows"]))
     return result
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, write_card
+from headstart.artifact import Artifact, manifest, seal, write_card
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import (
@@ -114,9 +114,9 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "finetune", meter.cost(), bills)
     result = {"rows": rows, "wall_s": meter.cost().wall_s}
+    write_card(out, "Fine-tuned on a few demonstrations", _card(config, rows))
     artifact.write_result(result)
     settle(out)
-    write_card(out, "Fine-tuned on a few demonstrations", _card(config, rows))
     return result
 
 
@@ -185,6 +185,7 @@ class School:
             ],
         )
         write_bill(root, Bill(manifest(root), FINETUNED_MODEL, name, cost, self._bills))
+        seal(root)
 
     def _examine(
         self, task: Task, shown: list[Episode], arm: str, model: Transformer, meter: Meter

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, write_card
-from headstart.config import free, from_json
-from headstart.data.loader import Loader, LoaderConfig, Trajectories
+from headstart.config import did_you_mean, free, from_json
+from headstart.data.cache import Cache, open_cache
+from headstart.data.loader import Loader, LoaderConfig
+from headstart.data.mixture import Mixture, Source, check_channels, resolve_shares
 from headstart.data.store import Dataset
 from headstart.ledger import (
     Cost,
@@ -24,7 +27,12 @@ from headstart.ledger import (
     write_unfinished_bill,
 )
 from headstart.model.channels import measure
-from headstart.model.checkpoint import load_training, save_model, save_training
+from headstart.model.checkpoint import (
+    load_training,
+    remove_training,
+    save_model,
+    save_training,
+)
 from headstart.model.learner import Learner, LearnerConfig, make_loader
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
 from headstart.model.words import build_vocabulary
@@ -37,19 +45,22 @@ VALIDATION_BATCHES = 4
 class PretrainConfig:
     """Settings of pre-training."""
 
-    data: Path
-    """A dataset folder, as ``headstart collect`` writes."""
+    data: Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+    """A dataset folder, as ``headstart collect`` and ``headstart data import`` write; several to
+    train one model on all. ``FOLDER=0.3`` gives a dataset that share of the sequences, and those
+    without a share split the rest by their numbers of tasks."""
     updates: int = 2500
     """Optimiser steps."""
     leave_out: str = ""
-    """Tasks of the dataset not to train on, e.g. ``metaworld/validation`` to choose settings."""
+    """Tasks of the data not to train on: a split such as ``metaworld/validation`` to choose
+    settings, or ids or names of tasks, separated by commas."""
     seed: int = 0
     """Sets the initial weights and the order of the data."""
     model: ModelConfig = field(default_factory=ModelConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     validation_episodes: int = 2
-    """Episodes of each task kept out of training, to measure the loss on; a quarter of them at
+    """Episodes of each task kept out of training, to measure the loss on; half of them at
     most. Where there are two, one is shown and the other predicted."""
     log_every: int = 20
     checkpoint_every: int = 500
@@ -57,6 +68,11 @@ class PretrainConfig:
     """``cpu``, ``cuda`` or ``auto``: a GPU where there is one."""
     tracker: str = free("tensorboard")
     """Where metrics go beside JSON lines: tensorboard, none, trackio or wandb."""
+
+    def __post_init__(self) -> None:
+        single = isinstance(self.data, (str, Path))
+        data = (self.data,) if single else self.data
+        object.__setattr__(self, "data", tuple(str(d) for d in data))
 
 
 @dataclass(frozen=True)
@@ -68,51 +84,54 @@ class Progress:
 
 
 def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Train a transformer on a dataset and write it as an artifact.
+    """Train a transformer on one or more datasets and write it as an artifact.
 
     It may be stopped at any time and resumed from its last checkpoint; on a CPU the resumed run
     ends with the same weights, bit for bit, as one that was never stopped.
 
     Returns:
-        What ``result.json`` holds: parameters, updates, tokens, FLOPs, losses.
+        What ``result.json`` holds: parameters, updates, FLOPs, and under ``kept_out`` the numbers
+        of the episodes of each dataset that it was not trained on but judged by.
 
     Raises:
-        ValueError: no dataset there, or a damaged one; ``out`` holds something else.
+        ValueError: no dataset there, or a damaged one; datasets that cannot be mixed; ``out`` holds
+            something else.
     """
     if config.updates < 1:
         raise ValueError(f"{config.updates} updates train nothing; use at least 1")
     device = pick_device(config.device)
-    dataset = Dataset(config.data)
+    train, validation, kept_out = open_data(config)
     artifact = Artifact.create(out, "pretrain", config, resume, config.tracker)
     if artifact.is_complete:
         settle(out)
         return artifact.result()
-    train, validation = split(dataset, config)
     learner = Learner(build_model(config, train).to(device), config.learner, config.updates)
     loader, judge = (
         make_loader(part, config.loader, learner.model, config.seed) for part in (train, validation)
     )
     progress = _resume(out, learner, artifact)
+    bills = tuple(read_bill(source.path) for source in map(Source.parse, config.data))
     gpus = int(learner.device.type == "cuda")
     with Meter(spent_so_far(out), gpus) as meter, Meter(progress.cost, gpus) as straight:
         try:
             _train(config, artifact, learner, (loader, judge), progress, (meter, straight))
         finally:  # what an interrupted run has spent is spent
-            write_unfinished_bill(out, "pretrain", meter.cost(), (read_bill(config.data),))
+            write_unfinished_bill(out, "pretrain", meter.cost(), bills)
     save_model(out, learner.model)
     cost = straight.cost()
     result = {
         "parameters": learner.model.num_parameters(),
         "updates": config.updates,
-        "tasks": list(train.tasks),
+        "tasks": list(dict.fromkeys(train.tasks)),
+        "kept_out": kept_out,
         "flops": cost.flops,
         "wall_s": cost.wall_s,
         "flops_per_s": (cost.flops or 0.0) / max(cost.wall_s or 0.0, 1e-9),
     }
+    write_card(out, "A pre-trained sequence model", _card(config, train, result))
     artifact.write_result(result)
+    remove_training(out / "checkpoint.safetensors")
     settle(out)
-    write_card(out, "A pre-trained sequence model", _card(config, dataset, result))
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return result
 
 
@@ -128,8 +147,9 @@ def _train(
     loader, judge = loaders
     bar = tqdm(total=config.updates, initial=progress.updates, desc="pretrain", unit="update")
     with bar:
-        for update in range(progress.updates, config.updates):
-            loss = learner.step([loader.batch(update)], update)
+        batches = loader.batches(progress.updates, config.updates)
+        for update, batch in enumerate(batches, progress.updates):
+            loss = learner.step([batch], update)
             flops = learner.take_flops()
             for meter in meters:
                 meter.count_flops(flops)
@@ -146,24 +166,73 @@ def _train(
                 )
 
 
-def split(dataset: Dataset, config: PretrainConfig) -> tuple[Trajectories, Trajectories]:
-    """Training and validation episodes; the latter the last of each task that succeeded."""
-    left_out = {t.id for t in registry.get_split(config.leave_out)} if config.leave_out else set()
-    episodes = [e for e in dataset.episodes() if e.task_id not in left_out]
-    count = Counter(e.task_id for e in episodes)
-    left = {task: min(config.validation_episodes, n // 4) for task, n in count.items()}
+def open_data(config: PretrainConfig) -> tuple[Mixture, Mixture, list[dict[str, Any]]]:
+    """What to train on, what to judge by, and which episodes of each dataset the latter are.
+
+    Raises:
+        ValueError: a missing, damaged or empty dataset; datasets that cannot be mixed.
+    """
+    sources = [Source.parse(text) for text in config.data]
+    if not sources:
+        raise ValueError("there is no dataset to train on; name one with --data")
+    if len({source.path for source in sources}) < len(sources):
+        raise ValueError("a dataset is named twice; give it a share instead, as in FOLDER=0.3")
+    datasets = [Dataset(source.path) for source in sources]
+    check_channels([(dataset.root, dataset.channels) for dataset in datasets])
+    caches = [open_cache(dataset) for dataset in datasets]
+    left_out = _left_out(config.leave_out, [cache.task_id for cache in caches])
+    train, validation, kept_out = [], [], []
+    for dataset, cache in zip(datasets, caches, strict=True):
+        taught, judged = split(cache, config.validation_episodes, left_out)
+        train.append(cache.trajectories(taught, lone_shown=False))
+        validation.append(cache.trajectories(judged if len(judged) else taught))
+        facts = {"data": str(dataset.root), "digest": dataset.digest, "episodes": judged.tolist()}
+        kept_out.append(facts)
+    shares = resolve_shares(sources, [len(part.tasks) for part in train])
+    return Mixture(tuple(train), shares), Mixture(tuple(validation), shares), kept_out
+
+
+def split(cache: Cache, validation_episodes: int, left_out: set[str]) -> tuple[np.ndarray, ...]:
+    """Numbers of the episodes to train on, and of those to judge by.
+
+    The latter are the last of each task that succeeded, or of a task that none is known to have
+    succeeded on just the last: half of a task's episodes at most.
+    """
+    tasks = cache.task_id.tolist()
+    solved_tasks = set(cache.task_id[cache.solved].tolist())
+    left = {task: min(validation_episodes, n // 2) for task, n in Counter(tasks).items()}
     train, validation = [], []
-    for episode in reversed(episodes):
-        if episode.success.any() and left[episode.task_id] > 0:
-            left[episode.task_id] -= 1
-            validation.append(episode)
+    for number in reversed(range(len(tasks))):
+        task = tasks[number]
+        if task in left_out:
+            continue
+        fit = cache.solved[number] or task not in solved_tasks
+        if fit and left[task] > 0:
+            left[task] -= 1
+            validation.append(number)
         else:
-            train.append(episode)
-    channels = (dataset.obs_channels, dataset.action_channels)
-    return (
-        Trajectories.from_episodes(train[::-1], *channels),
-        Trajectories.from_episodes(validation or train[::-1], *channels),
-    )
+            train.append(number)
+    return np.array(train[::-1], dtype=np.int64), np.array(validation, dtype=np.int64)
+
+
+def _left_out(names: str, task_ids: list[np.ndarray]) -> set[str]:
+    """Ids of the tasks that these names, separated by commas, stand for.
+
+    Raises:
+        ValueError: neither a task of the data nor a split or task that the registry knows.
+    """
+    known = dict.fromkeys(t for ids in task_ids for t in np.unique(ids).tolist())
+    left_out: set[str] = set()
+    for name in filter(None, (n.strip() for n in names.split(","))):
+        found = {t for t in known if name in (t, t.partition("/")[2])}
+        if not found:
+            try:
+                found = {task.id for task in registry.get_split(name)}
+            except ValueError:
+                near = did_you_mean(name, [*known])
+                raise ValueError(f"--leave-out: no task or split '{name}'{near}") from None
+        left_out |= found
+    return left_out
 
 
 def pick_device(name: str) -> str:
@@ -178,12 +247,9 @@ def pick_device(name: str) -> str:
     return best if name == "auto" else name
 
 
-def build_model(config: PretrainConfig, data: Trajectories) -> Transformer:
-    statistics = measure(
-        data.obs_channels, data.action_channels, data.obs, data.action, data.last_step
-    )
+def build_model(config: PretrainConfig, data: Mixture) -> Transformer:
     vocabulary = build_vocabulary(data.instructions)
-    return build_transformer(config.model, statistics, vocabulary, config.seed)
+    return build_transformer(config.model, measure(data.parts), vocabulary, config.seed)
 
 
 def _resume(out: Path, learner: Learner, artifact: Artifact) -> Progress:
@@ -216,11 +282,13 @@ def _metrics(prefix: str, loss: Any) -> dict[str, float]:
     }
 
 
-def _card(config: PretrainConfig, dataset: Dataset, result: dict[str, Any]) -> list[str]:
+def _card(config: PretrainConfig, data: Mixture, result: dict[str, Any]) -> list[str]:
+    num_episodes = sum(len(part.length) for part in data.parts)
+    num_steps = sum(int(part.length.sum()) for part in data.parts)
     return [
         f"- {result['parameters']:,} parameters, {result['updates']} updates by next-token"
         " prediction over words, observations and actions; no reward, no success label.",
-        f"- Data: `{config.data}`, {dataset.num_episodes} episodes, {dataset.num_steps} steps,"
+        f"- Data: `{'`, `'.join(config.data)}`: {num_episodes} episodes, {num_steps} steps,"
         f" {len(result['tasks'])} tasks.",
         f"- Cost: {result['flops']:.3g} FLOPs, {result['wall_s']:.0f} s; the full bill with the"
         " data's is in `ledger.json`.",

@@ -331,11 +331,11 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
                 "curve": progress.curve,
             }
             write_bytes(out / "model.safetensors", save(learner.model.state_dict()))
+            write_card(out, f"{config.task}, learned from reward", _card(config, progress))
             artifact.write_result(result)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "reinforce", meter.cost())
     settle(out)
-    write_card(out, f"{config.task}, learned from reward", _card(config, progress))
     return result
 
 

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from headstart.data.mixture import Source, check_channels, resolve_shares, union
+from headstart.types import Channel
+
+X = Channel("hand/x", "observation", "m")
+Y = Channel("hand/y", "observation", "m")
+Z = Channel("hand/z", "observation", "m")
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "share"),
+    [
+        ("my/data", "my/data", None),
+        ("my/data=0.3", "my/data", 0.3),
+        ("runs/seed=a", "runs/seed=a", None),
+        ("runs/seed=1=0.5", "runs/seed=1", 0.5),
+        ("=2", "=2", None),
+    ],
+)
+def test_a_number_after_the_last_equals_sign_is_a_share(text, path, share):
+    assert Source.parse(text) == Source(Path(path), share)
+
+
+@pytest.mark.parametrize("share", ["0", "-0.1", "1.5", "nan", "inf"])
+def test_what_is_no_share_is_refused(share):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        Source.parse(f"my/data={share}")
+
+
+def shares(*given: float | None) -> tuple[float, ...] | None:
+    sources = [Source(Path(f"d{k}"), share) for k, share in enumerate(given)]
+    return resolve_shares(sources, [1, 2, 3][: len(given)])
+
+
+def test_sets_without_a_share_split_the_rest_by_their_tasks():
+    assert shares(None, None, None) is None
+    assert shares(0.5, None, None) == (0.5, pytest.approx(0.2), pytest.approx(0.3))
+    assert shares(0.7, 0.2, 0.1) == (0.7, 0.2, 0.1)
+    assert shares(1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((0.7, 0.4), "sum to 1.1; they are parts of 1"),
+        ((0.6, None, 0.4), "leave nothing for d1; give it a share"),
+        ((0.3, 0.3), "sum to 0.6, not to 1"),
+        ((0.3,), "sum to 0.3, not to 1"),
+    ],
+)
+def test_shares_that_are_none_of_the_whole_are_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        shares(*given)
+
+
+def test_channels_of_several_bodies_stand_in_order_of_first_appearance():
+    assert union([(X, Y), (Z, X)]) == (X, Y, Z)
+
+
+def test_one_name_must_mean_one_thing():
+    check_channels([(Path("a"), (X, Y)), (Path("b"), (Z, X))])
+    with pytest.raises(ValueError, match=r"b: channel 'hand/x' is observation \[cm\], in a it is"):
+        check_channels([(Path("a"), (X,)), (Path("b"), (Channel(X.name, X.role, "cm"),))])
+    with pytest.raises(ValueError, match=r"channel 'hand/x' is action \[m\]"):
+        check_channels([(Path("a"), (X,)), (Path("b"), (Channel(X.name, "action", "m"),))])

@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sequences
+from headstart.data.loader import LoaderConfig
+from headstart.data.store import Dataset, DatasetWriter
+from headstart.ledger import read_bill
+from headstart.model.checkpoint import load_model
+from headstart.model.policy import Policy, Prompt
+from headstart.stages.pretrain import PretrainConfig, pretrain
+from headstart.stages.score import ScoreConfig, means, score
+from headstart.types import Task
+
+SCHEMA = Task("t", "a", "go to the goal", (*sequences.OBS, *sequences.ACTIONS), 10, 10.0)
+
+
+def write(root: Path, seeds: range) -> Path:
+    """Tasks that no registry knows, and no success on record."""
+    with DatasetWriter(root, SCHEMA) as writer:
+        writer.save_episodes(
+            [sequences.episode(f"t/{k % 2}", f"go {k % 2}", 6 + k, k, success=False) for k in seeds]
+        )
+    return root
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    data = write(tmp_path / "data", range(6))
+    config = PretrainConfig(
+        data=(str(data),),
+        updates=3,
+        model=sequences.SIZE,
+        loader=LoaderConfig(num_prompts=4, num_windows=2),
+        tracker="none",
+    )
+    pretrain(config, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def row(result: dict, arm: str, task: str) -> dict:
+    return next(r for r in result["rows"] if (r["arm"], r["task"]) == (arm, task))
+
+
+def test_the_error_is_that_of_a_policy_on_the_episode_kept_out(model: Path, tmp_path: Path):
+    result = score(ScoreConfig(model=model), tmp_path / "score")
+    episodes = Dataset(tmp_path / "data").episodes()
+    prompts = {
+        "told": Prompt("go 1"),
+        "shown_once": Prompt(demonstration=episodes[1]),  # the first that it was trained on
+        "told_and_shown": Prompt("go 1", episodes[1]),
+        "no_prompt": Prompt(),
+    }
+    kept = episodes[5]
+    loaded = load_model(model)
+    deviation = loaded.deviation_C[loaded.num_obs :].numpy()
+    for arm, prompt in prompts.items():
+        policy = Policy(loaded, SCHEMA.channels, [prompt])
+        acted = np.concatenate([policy.act(obs[None]).action for obs in kept.obs])
+        error = np.abs(acted - kept.action)
+        found = row(result, arm, "t/1")
+        assert (found["episodes"], found["steps"]) == (1, 11)
+        assert found["error"] == pytest.approx((error / deviation).mean(), rel=1e-4)
+        assert list(found["error_by_channel"]) == ["hand/dx", "hand/dy", "hand/dz"]
+        assert found["error_by_channel"]["hand/dy"] == pytest.approx(error[:, 1].mean(), rel=1e-4)
+        assert found["loss"] == pytest.approx(np.log(33), abs=0.6)
+
+
+def test_comparisons_counted_by_hand(model: Path, tmp_path: Path):
+    result = score(ScoreConfig(model=model), tmp_path / "score")
+    episodes = Dataset(tmp_path / "data").episodes()
+    mean = np.concatenate([e.action for e in episodes[:4]]).mean(axis=0)
+    loaded = load_model(model)
+    deviation = loaded.deviation_C[loaded.num_obs :].numpy()
+    kept = episodes[5].action
+    found = row(result, "mean_action", "t/1")
+    assert found["loss"] is None
+    assert found["error"] == pytest.approx((np.abs(kept - mean) / deviation).mean(), rel=1e-5)
+    before = np.concatenate([mean[None], kept[:-1]])
+    found = row(result, "repeat_action", "t/1")
+    assert found["error"] == pytest.approx((np.abs(kept - before) / deviation).mean(), rel=1e-5)
+
+
+def test_the_table_is_printed_and_the_model_is_an_ancestor(model: Path, tmp_path: Path, capsys):
+    result = score(ScoreConfig(model=model), tmp_path / "score")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 episodes of 2 tasks that the model was not trained on"
+    assert [line.split()[0] for line in lines[2:]] == list(result["arms"])
+    assert f"{result['arms']['told']['loss']:.3f}" in lines[2]
+    assert [bill.stage for bill in read_bill(tmp_path / "score").ancestors] == ["pretrain"]
+    assert json.loads((tmp_path / "score" / "result.json").read_text()) == result
+
+
+def test_another_dataset_is_scored_on_all_but_the_episode_shown(model: Path, tmp_path: Path):
+    other = write(tmp_path / "other", range(10, 15))
+    result = score(ScoreConfig(model=model, data=(str(other),)), tmp_path / "score")
+    assert row(result, "shown_once", "t/0")["steps"] == (6 + 12) + (6 + 14)
+    assert row(result, "shown_once", "t/1")["steps"] == 6 + 13
+    few = score(ScoreConfig(model=model, data=(str(other),), episodes=1), tmp_path / "few")
+    assert row(few, "shown_once", "t/0")["steps"] == 6 + 14
+
+
+def test_a_task_of_one_episode_is_told_but_not_shown(model: Path, tmp_path: Path):
+    lone = write(tmp_path / "lone", range(10, 11))
+    result = score(ScoreConfig(model=model, data=(str(lone),)), tmp_path / "score")
+    assert list(result["arms"]) == ["told", "no_prompt", "mean_action", "repeat_action"]
+
+
+def test_missing_labels_are_left_out(model: Path, tmp_path: Path):
+    episodes = [sequences.episode("t/0", "go 0", 8, k) for k in (20, 21)]
+    for episode in episodes:
+        episode.action_expert = episode.action.copy()
+        episode.action_expert[3:] = np.nan
+    with DatasetWriter(tmp_path / "part", SCHEMA) as writer:
+        writer.save_episodes(episodes)
+    result = score(ScoreConfig(model=model, data=(str(tmp_path / "part"),)), tmp_path / "score")
+    assert all(np.isfinite(marks["error"]) for marks in result["arms"].values())
+
+
+def test_a_dataset_that_has_changed_since_is_refused(model: Path, tmp_path: Path):
+    write(tmp_path / "data", range(6, 7))
+    with pytest.raises(ValueError, match=r"changed since .* was trained on it"):
+        score(ScoreConfig(model=model), tmp_path / "score")
+
+
+def test_arms_are_means_over_tasks():
+    rows = [
+        {"arm": "told", "loss": 1.0, "error": 0.1},
+        {"arm": "told", "loss": 3.0, "error": 0.3},
+        {"arm": "mean_action", "loss": None, "error": 0.5},
+    ]
+    assert means(rows) == {
+        "told": {"loss": 2.0, "error": pytest.approx(0.2)},
+        "mean_action": {"loss": None, "error": 0.5},
+    }
