@@ -1,7 +1,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check format build clean
+.PHONY: run test check format build interop durability clean
 
 run: .venv/run          ## a quarter of an hour: the laptop recipe, then open runs/first/report.html
 	.venv/bin/headstart run --recipe laptop --out runs/first --resume
@@ -24,6 +24,30 @@ build: .venv/dev        ## the wheel, and the smoke recipe from it in a fresh en
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt dist/*.whl
 	cd build && wheel/bin/headstart run --recipe smoke --out wheel/smoke
+
+# Tests against the libraries that own the formats, each in an environment of its own (6 GB).
+interop:
+	for name in lerobot minari robomimic; do $(MAKE) build/interop-$$name || exit 1; done
+	HF_HUB_OFFLINE=1 PYTHONPATH=src build/interop-lerobot/bin/python -m pytest tests/interop/test_real_lerobot.py
+	PYTHONPATH=src build/interop-minari/bin/python -m pytest tests/interop/test_real_minari.py
+	PYTHONPATH=src build/interop-robomimic/bin/python -m pytest tests/interop/test_real_robomimic.py
+
+build/interop-lerobot:  ## LeRobot 0.6 needs Python 3.12
+	python3.12 -m venv $@
+	$@/bin/python -m pip install --quiet "lerobot[dataset]==0.6.1" pytest psutil
+
+build/interop-minari:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet "minari[hdf5,arrow]==0.5.4" pillow psutil tqdm tyro pytest
+
+build/interop-robomimic:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet torch==2.13.0 h5py numpy tqdm psutil six termcolor tensorboard \
+		tensorboardX imageio matplotlib pillow pyarrow tyro pytest
+	$@/bin/python -m pip install --quiet --no-deps robomimic==0.3.0
+
+durability: .venv/dev   ## every durability test at full size: an hour; writes results/durability
+	.venv/bin/python benchmarks/durability.py --out results/durability/report.json
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache
