@@ -7,6 +7,7 @@ A renderer that does not work may end its process, so it works in one of its own
 from __future__ import annotations
 
 import ctypes
+import math
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,12 @@ import numpy as np
 
 from headstart.suites import registry
 
-FRAMES_PER_S = 20
-HOLD_FRAMES = 20
+FRAMES_PER_S = 10
+SLOWED_DOWN = 2.0
+"""How many times slower than it happened an episode is shown, unless it is long."""
+MOST_FRAMES = 40
+"""A frame takes a tenth of a second to draw without a GPU."""
+HOLD_FRAMES = 10
 """How long the last frame stands."""
 
 
@@ -49,7 +54,7 @@ def film(task_id: str, seed: int, action: np.ndarray, path: Path) -> bool:
 
 
 def render(task_id: str, seed: int, action: np.ndarray) -> list[np.ndarray]:
-    """Frames (H, W, 3) uint8 of the episode, ``FRAMES_PER_S`` of them a second, turned upright.
+    """Frames (H, W, 3) uint8 of the episode, evenly spaced, turned upright.
 
     Raises:
         OSError: no renderer. Where there is a broken one, the process may end.
@@ -57,7 +62,9 @@ def render(task_id: str, seed: int, action: np.ndarray) -> list[np.ndarray]:
     _load_renderer()
     task = registry.get_task(task_id)
     env = registry.SUITES[task.suite].make_rendered(task, seed, len(action) + 1)
-    every = max(1, round(task.control_hz / FRAMES_PER_S))
+    every = max(
+        round(task.control_hz / SLOWED_DOWN / FRAMES_PER_S), math.ceil(len(action) / MOST_FRAMES)
+    )
     env.reset()
     frames = [_upright(env.render())]
     for t, a in enumerate(action):
