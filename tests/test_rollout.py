@@ -85,3 +85,11 @@ def test_an_examination_tells_prompts_apart():
     assert [r.episode_seeds for r in results] == [[3, 4], [3, 4]]
     assert results[0].steps == [e.num_steps for e in episodes[:2]] == results[1].steps
     assert all(all(r.success) for r in results)
+
+
+def test_every_step_is_in_an_episode_or_counted_as_abandoned(env):
+    interaction = Interaction(env, Still())
+    episodes = [e for _, e in run_episodes(interaction, 50, env_steps=400, limit=220)]
+    stored = sum(e.num_steps for e in episodes)
+    assert stored == 150  # three of 50; of the next, 69 steps were taken and given to nobody
+    assert interaction.env_steps == stored + interaction.abandoned_steps == 219

@@ -29,6 +29,8 @@ class Interaction:
         self.env = env
         self.actor = actor
         self.env_steps = 0
+        self.abandoned_steps = 0
+        """Steps of episodes that a limit cut short and that nobody was given."""
         self.obs = np.zeros((env.num_envs, len(env.task.obs_channels)), dtype=np.float32)
 
     def reset(self, env_ids: np.ndarray) -> None:
@@ -146,6 +148,7 @@ def run_episodes(
             again = np.array(ended[: max(room, 0)], dtype=np.int32)
             interaction.reset(again)
         active = np.sort(np.concatenate([running, again]))
+    interaction.abandoned_steps = sum(len(recording.action) for recording in recordings.values())
 
 
 def examine(

@@ -123,7 +123,10 @@ def _record(
             None if budget is None else int(budget * share),
             limit,
         )
-        episodes += [episode for _, episode in new]
+        mine = [episode for _, episode in new]
+        stored = sum(episode.num_steps for episode in mine)
+        assert interaction.env_steps == stored + interaction.abandoned_steps, task.id
+        episodes += mine
         env.close()
         limit = None if limit is None else limit - interaction.env_steps
         meter.count_env_steps(actor.name, interaction.env_steps)

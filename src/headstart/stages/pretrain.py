@@ -103,6 +103,7 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
     train, validation, kept_out = open_data(config)
     artifact = Artifact.create(out, "pretrain", config, resume, config.tracker)
     if artifact.is_complete:
+        remove_training(out / "checkpoint.safetensors")  # where the run died before it did that
         settle(out)
         return artifact.result()
     learner = Learner(build_model(config, train).to(device), config.learner, config.updates)
