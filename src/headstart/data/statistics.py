@@ -21,7 +21,8 @@ SAMPLED_STEPS = 4096
 """The sample's bound. A dataset that is no longer has exact quantiles."""
 SAMPLED_PICTURES = 8
 """Pictures of each camera that an episode, or a clip's file, adds to the histograms."""
-_BLOCK_STEPS = 512
+_ROW_VALUES = 1024  # side by side when they are added up
+_BLOCK_VALUES = 2**15  # which fit into the processor's cache
 _MOST_BYTES = 2**28
 _ALL_KEYS = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing spreads evenly
@@ -78,9 +79,12 @@ class Statistics:
             for name, values in moments.items():
                 a[name][start:stop] = values
         keys = np.arange(first_step, first_step + len(flat[0])).astype(np.uint64) * _GOLDEN
-        a["sample_key"] = keys[keys < below]
+        kept = np.flatnonzero(keys < below)
+        if len(kept) > SAMPLED_STEPS:
+            kept = kept[np.argpartition(keys[kept], SAMPLED_STEPS)[:SAMPLED_STEPS]]
+        a["sample_key"] = keys[kept]
         a["sample"] = np.concatenate(
-            [column[keys < below] for column in flat], axis=1, dtype=np.float32, casting="unsafe"
+            [column[kept] for column in flat], axis=1, dtype=np.float32, casting="unsafe"
         )
         for i, counts in enumerate(pictures.values()):
             a["histograms"][i] = counts["values"]
@@ -195,31 +199,38 @@ def _moments(values: np.ndarray) -> tuple[int, dict[str, np.ndarray]]:
     whole = bool(finite.all())
     if not whole and not finite.any():
         return 0, {}
-    shift = values[0] if whole else np.where(finite, values, 0)[finite.argmax(0), _range(values)]
-    total, squares = np.zeros((2, values.shape[1]))
-    for first in range(0, len(values), _BLOCK_STEPS):  # which fit into the processor's cache
-        block = values[first : first + _BLOCK_STEPS].astype(np.float64)
-        block -= shift
+    num = values.shape[1]
+    shift = values[0] if whole else np.where(finite, values, 0)[finite.argmax(0), np.arange(num)]
+    fold = max(1, _ROW_VALUES // num)
+    step = fold * max(1, _BLOCK_VALUES // (fold * num))
+    total, squares = np.zeros((2, num))
+    low, high = np.full(num, np.inf), np.full(num, -np.inf)
+    for first in range(0, len(values), step):
+        block = values[first : first + step]
+        # Rows side by side: the processor is slow at adding up short ones.
+        width = num * fold if len(block) % fold == 0 else num
+        centred = block.astype(np.float64)
+        centred -= shift
+        lowest = highest = block
         if not whole:
-            block[~finite[first : first + _BLOCK_STEPS]] = 0.0
-        total += block.sum(0)
-        squares += np.einsum("ij,ij->j", block, block)
-    count = finite.sum(0)
+            known = finite[first : first + step]
+            centred[~known] = 0.0
+            lowest, highest = np.where(known, block, np.inf), np.where(known, block, -np.inf)
+        centred = centred.reshape(-1, width)
+        total += centred.sum(0).reshape(-1, num).sum(0)
+        centred *= centred
+        squares += centred.sum(0).reshape(-1, num).sum(0)
+        low = np.minimum(low, lowest.reshape(-1, width).min(0).reshape(-1, num).min(0))
+        high = np.maximum(high, highest.reshape(-1, width).max(0).reshape(-1, num).max(0))
+    count = np.full(num, len(values)) if whole else finite.sum(0)
     mean = total / np.maximum(count, 1)
-    low, high = values, values
-    if not whole:
-        low, high = np.where(finite, values, np.inf), np.where(finite, values, -np.inf)
-    return int(finite.any(1).sum()), {
+    return len(values) if whole else int(finite.any(1).sum()), {
         "count": count,
         "mean": np.where(count, mean + shift, 0.0),
         "m2": np.maximum(squares - total * mean, 0.0),
-        "min": low.min(0),
-        "max": high.max(0),
+        "min": low,
+        "max": high,
     }
-
-
-def _range(values: np.ndarray) -> np.ndarray:
-    return np.arange(values.shape[1])
 
 
 def _quantiles(sample: np.ndarray, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
