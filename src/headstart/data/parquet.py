@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,10 @@ def encode(table: pa.Table, row_groups: Sequence[int]) -> bytes:
     }
     start = 0
     with pq.ParquetWriter(sink, table.schema, **options) as writer:
-        for length in row_groups:
-            writer.write_table(table.slice(start, length))
-            start += length
+        for length, same in itertools.groupby(row_groups):
+            rows = length * sum(1 for _ in same)
+            writer.write_table(table.slice(start, rows), row_group_size=length or None)
+            start += rows
     return sink.getvalue().to_pybytes()
 
 

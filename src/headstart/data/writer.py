@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,8 @@ class DatasetWriter:
         flushing = []
         try:
             footage = Footage(self.schema, self._videos, added, self.root)
-            record, numbers = self._write(episodes, footage, added)
+            record, new = self._write(episodes, footage, added)
             flushing = added.flush()
-            # While the disk works, so does the processor.
-            bound = self._statistics.sample_bound
-            facts = (numbers, self.num_steps, footage.histograms, bound)
-            new = self._threads.submit(Statistics.of, *facts)
             self._journal.flush()
             for flushed in flushing:
                 flushed.result()
@@ -201,8 +197,8 @@ class DatasetWriter:
 
     def _write(
         self, episodes: Sequence[Episode], footage: Footage, added: files.Additions
-    ) -> tuple[Record, Mapping[str, np.ndarray]]:
-        """Write a save's files and its line; returns the line and the columns."""
+    ) -> tuple[Record, Future[Statistics]]:
+        """Write a save's files and its line; returns the line, and the statistics to come."""
         number, lengths = len(self._saves), [e.num_steps for e in episodes]
         task_index = dict(self._instructions)
         for episode in episodes:
@@ -211,6 +207,10 @@ class DatasetWriter:
             footage.take(episode, describe(self.num_episodes + i, episode))
         footage.write()
         numbers = v3.frames(episodes, self.num_episodes, self.num_steps, task_index, self.schema)
+        # One processor adds up and hashes while another packs.
+        facts = (numbers, self.num_steps, footage.histograms, self._statistics.sample_bound)
+        new = self._threads.submit(Statistics.of, *facts)
+        digests = self._threads.submit(lambda: [v3.episode_sha256(e) for e in episodes])
         table = v3.frames_table(numbers, footage.png_files, self.schema)
         assert table.num_rows == sum(lengths), "a row for each step"
         if footage.histograms:
@@ -237,12 +237,12 @@ class DatasetWriter:
                     "terminated": [int(e.terminated) for e in episodes],
                     "truncated": [int(e.truncated) for e in episodes],
                     "final_obs": journal.encode_floats(np.stack([e.final_obs for e in episodes])),
-                    "sha256": [v3.episode_sha256(e) for e in episodes],
+                    "sha256": digests.result(),
                     "videos": footage.places,
                 },
             }
         )
-        return record, numbers
+        return record, new
 
     def _take_in(self, record: Record) -> None:
         """A save counts from now on."""
