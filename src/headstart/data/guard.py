@@ -86,7 +86,7 @@ class Guard:
         except BaseException:
             self.close(kill=True)
             raise
-        return _result(reply, what, self.memory_bytes)
+        return result_of(reply, what, self.memory_bytes)
 
     def close(self, kill: bool = False) -> None:
         """End the child, which sees that there are no more calls, or with ``kill`` at once."""
@@ -134,7 +134,7 @@ class Guard:
             if select.select([self._replies], [], [], min(1.0, self.timeout_s / 4))[0]:
                 more = os.read(self._replies, 2**20)
                 if not more:
-                    raise ValueError(_died(self._child.wait(), what))
+                    raise ValueError(died(self._child.wait(), what))
                 reply += more
                 continue
             moved = _bytes_moved(self._child.pid)
@@ -145,7 +145,8 @@ class Guard:
         return json.loads(reply)
 
 
-def _result(reply: dict[str, Any], what: str, memory_bytes: int) -> Any:
+def result_of(reply: dict[str, Any], what: str, memory_bytes: int = MEMORY_BYTES) -> Any:
+    """What a call returned; or raises what it raised, from what ``failure`` made of it."""
     match reply:
         case {"result": result}:
             return result
@@ -162,7 +163,8 @@ def _result(reply: dict[str, Any], what: str, memory_bytes: int) -> Any:
             raise ValueError(f"{what}: cannot be read: {reply['problem']}")
 
 
-def _died(code: int, what: str) -> str:
+def died(code: int, what: str) -> str:
+    """Why a process that read ``what`` ended with this exit code, or minus the signal's number."""
     if code == -signal.SIGINT:
         raise KeyboardInterrupt
     how = f"crashed (signal {-code})" if code < 0 else f"ended the process (exit code {code})"
@@ -216,17 +218,24 @@ def _answer(entry: str, arguments: dict[str, Any]) -> dict[str, Any]:
         paths = {key for key, hint in hints.items() if hint is Path}
         values = {k: Path(v) if k in paths else v for k, v in arguments.items()}
         return {"result": to_json(function(**values))}
-    except MemoryError as error:
-        return {"memory_error": str(error)}
-    except OSError as error:
-        if error.errno is None:  # e.g. of h5py: a sentence, no number
-            return {"problem": _one_line(error)}
-        return {"os_error": [error.errno, error.strerror, str(error.filename)]}
     except Exception as error:
-        # Ours are clear lines; pyarrow's own and the like are ValueErrors too.
-        ours = type(error) is ValueError or type(error).__module__.startswith("headstart.")
-        known = ours and isinstance(error, ValueError)
-        return {"value_error": str(error)} if known else {"problem": _one_line(error)}
+        return failure(error)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """What went wrong, for ``result_of`` in the process that asked."""
+    match error:
+        case MemoryError():
+            return {"memory_error": str(error)}
+        case OSError() if error.errno is not None:  # else e.g. of h5py: a sentence, no number
+            return {"os_error": [error.errno, error.strerror, str(error.filename)]}
+        case ValueError() if (
+            # Ours are clear lines; pyarrow's own and the like are ValueErrors too.
+            type(error) is ValueError or type(error).__module__.startswith("headstart.")
+        ):
+            return {"value_error": str(error)}
+        case _:
+            return {"problem": _one_line(error)}
 
 
 def _one_line(error: Exception) -> str:

@@ -1,3 +1,5 @@
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +45,7 @@ class FakeSource(Source):
     def episodes(self, start: int = 0) -> Iterator[Episode | Dropped]:
         for number in range(start, 10):
             if number == self.stop_at:
-                raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does in every process
             episode = make_episode(number, 0 if number == 7 else number + 1)
             if number == 5:
                 episode.action[2] = np.inf

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, read_json, write_card, write_json
-from headstart.data.importers.base import Dropped, Source, unusable
+from headstart.data.importers.ahead import read_ahead, size_of
+from headstart.data.importers.base import Dropped, Source
 from headstart.data.store import DatasetWriter
 from headstart.ledger import Cost, settle, write_unfinished_bill
 from headstart.types import Episode
@@ -27,7 +29,7 @@ FORMATS = {
 }
 """Module in this package -> what it reads and what that looks like. Modules load when needed."""
 
-BATCH_BYTES = 64 * 2**20
+BATCH_BYTES = 16 * 2**20
 """Saved together: one data file of the dataset, and what an interruption makes us read again."""
 
 _PROGRESS = ".import.json"
@@ -72,7 +74,7 @@ def import_dataset(
         settle(dst)
         return artifact.result()
     with DatasetWriter(dst, source) as writer:
-        dropped = _copy(source, writer)
+        dropped = _copy(source, src, writer)
         episodes, steps = writer.num_episodes, writer.num_steps
     assert episodes + dropped.total() == source.num_episodes, "an episode was lost"
     if episodes == 0:
@@ -125,7 +127,7 @@ def _open(src: Path, robot: str, control_hz: float) -> Source:
     return source
 
 
-def _copy(source: Source, writer: DatasetWriter) -> Counter[str]:
+def _copy(source: Source, src: Path, writer: DatasetWriter) -> Counter[str]:
     """Store all episodes, from where an interrupted import stopped. Returns reason -> dropped."""
     path = writer.root / _PROGRESS
     done = (
@@ -135,14 +137,17 @@ def _copy(source: Source, writer: DatasetWriter) -> Counter[str]:
     for line in done["notes"]:
         source.note(line)
     unnoticed = writer.num_episodes - int(done["stored"])  # it died right after saving a batch
-    episodes = source.episodes(read)
-    with tqdm(desc="import", unit=" steps", unit_scale=True, initial=writer.num_steps) as bar:
-        while batch := _batch(episodes):
+    with (
+        contextlib.closing(read_ahead(source, read, src)) as episodes,
+        ThreadPoolExecutor(1) as receiver,
+        tqdm(desc="import", unit=" steps", unit_scale=True, initial=writer.num_steps) as bar,
+    ):
+        ahead = receiver.submit(_batch, episodes)
+        while batch := ahead.result():
+            ahead = receiver.submit(_batch, episodes)  # comes in while this one is stored
             read += len(batch)
-            reasons = [e.reason if isinstance(e, Dropped) else unusable(e) for e in batch]
-            dropped.update(reason for reason in reasons if reason)
-            pairs = zip(batch, reasons, strict=True)
-            kept = [e for e, reason in pairs if isinstance(e, Episode) and reason is None]
+            dropped.update(item.reason for item in batch if isinstance(item, Dropped))
+            kept = [item for item in batch if isinstance(item, Episode)]
             new, unnoticed = kept[unnoticed:], max(0, unnoticed - len(kept))
             writer.save_episodes(new)
             bar.update(sum(e.num_steps for e in new))
@@ -157,9 +162,7 @@ def _batch(episodes: Iterator[Episode | Dropped]) -> list[Episode | Dropped]:
     num_bytes = 0
     while num_bytes < BATCH_BYTES and (item := next(episodes, None)) is not None:
         batch.append(item)
-        if isinstance(item, Episode):
-            arrays = [item.obs, item.action, item.reward, *item.images.values()]
-            num_bytes += sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+        num_bytes += size_of(item) if isinstance(item, Episode) else 0
     return batch
 
 

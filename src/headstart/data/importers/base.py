@@ -9,6 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class Source(ABC):
     cameras: tuple[Camera, ...] = ()
     notes: list[str] = field(default_factory=list)
     """What was dropped or changed, one line each; complete once all episodes were read."""
+    seekable: ClassVar[bool] = False
+    """Whether ``episodes`` starts anywhere as quickly as at 0."""
 
     @property
     def obs_channels(self) -> tuple[Channel, ...]:

@@ -43,8 +43,8 @@ def open_file(path: Path) -> Iterator[h5py.File]:
 
 def get_group(parent: h5py.Group, name: str) -> h5py.Group:
     """A group inside a group. Raises ValueError if it is not there, or is a link."""
-    _check_link(parent, name)
     with _Explained(parent, name):
+        _check_link(parent, name)
         group = parent[name]
     if not isinstance(group, h5py.Group):
         raise ValueError(f"{parent.file.filename}: {parent.name}/{name}: expected a group")
@@ -54,7 +54,7 @@ def get_group(parent: h5py.Group, name: str) -> h5py.Group:
 def has(parent: h5py.Group, name: str) -> bool:
     """Whether there is a group, data set or link of that name. No link is followed."""
     with _Explained(parent, name):
-        return "/" not in name and name not in ("", ".") and parent.id.links.exists(name.encode())
+        return _is_name(name) and parent.id.links.exists(name.encode())
 
 
 def names(group: h5py.Group) -> list[str]:
@@ -65,8 +65,8 @@ def names(group: h5py.Group) -> list[str]:
 
 def shape_of(parent: h5py.Group, name: str) -> tuple[tuple[int, ...], np.dtype] | None:
     """Shape and dtype of a data set; None for a group."""
-    _check_link(parent, name)
     with _Explained(parent, name):
+        _check_link(parent, name)
         found = parent[name]
         return (found.shape, found.dtype) if isinstance(found, h5py.Dataset) else None
 
@@ -125,11 +125,14 @@ def whole_attribute(group: h5py.Group, name: str) -> int | None:
 
 def _open(parent: h5py.Group, name: str) -> tuple[h5d.DatasetID, tuple[int, ...], np.dtype]:
     """A data set that lies inside the file and is no larger than the file can hold."""
-    _check_link(parent, name)
     with _Explained(parent, name):
+        _check_link(parent, name)
         dataset = h5d.open(parent.id, name.encode())
         shape, dtype = dataset.shape, dataset.dtype  # each is parsed anew when asked for
-        declared = math.prod(shape) * max(dtype.itemsize, dataset.get_type().get_size())
+        size = dtype.itemsize
+        if dtype.hasobject:  # of variable length: what the file has is a reference
+            size = max(size, dataset.get_type().get_size())
+        declared = math.prod(shape) * size
         ratio = 1
         if dataset.get_offset() is None:  # else plain bytes at a place in this file
             plan = dataset.get_create_plist()
@@ -149,11 +152,20 @@ def _open(parent: h5py.Group, name: str) -> tuple[h5d.DatasetID, tuple[int, ...]
 
 
 def _check_link(parent: h5py.Group, name: str) -> None:
-    with _Explained(parent, name):
-        if not has(parent, name):
-            raise ValueError("not there")
-        if parent.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
-            raise ValueError("a link to elsewhere; copy the data here")
+    """Raises ValueError; call it where the error is explained."""
+    if not _is_name(name):
+        raise ValueError("not there")
+    try:
+        kind = parent.id.links.get_info(name.encode()).type
+    except (KeyError, RuntimeError):  # the library tells a missing link by either
+        raise ValueError("not there") from None
+    if kind != h5l.TYPE_HARD:
+        raise ValueError("a link to elsewhere; copy the data here")
+
+
+def _is_name(name: str) -> bool:
+    """Of something right inside a group, and not a path."""
+    return "/" not in name and name not in ("", ".")
 
 
 def _bytes(row: Any) -> bytes:

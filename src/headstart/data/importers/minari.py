@@ -45,6 +45,8 @@ _INSTRUCTIONS = ("instruction", "language_instruction", "mission", "task", "prom
 class MinariSource(Source):
     """A Minari data set, opened for reading."""
 
+    seekable = True
+
     def __init__(self, data: Path, metadata: dict[str, Any], robot: str) -> None:
         self.data = data
         self.format = metadata["data_format"]

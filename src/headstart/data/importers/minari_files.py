@@ -12,6 +12,7 @@ to T + 1 rows. Source: Minari 0.5.4, ``minari/dataset/_storages`` and ``minari/s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +171,8 @@ def _arrow_columns(folder: Path, kind: str) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = sorted(folder.glob(f"part-*.{kind}"), key=lambda p: (len(p.name), p.name))
+    numbered = (folder / f"part-{number}.{kind}" for number in itertools.count())
+    parts = list(itertools.takewhile(Path.is_file, numbered))
     if not parts:
         raise ValueError(f"{folder}: no part-0.{kind}")
     tables = []

@@ -19,7 +19,6 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +34,7 @@ from headstart.data.importers.base import (
 )
 from headstart.types import Camera, Channel, Episode
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 16 * 2**20
 
 _REQUIRED = ("observations", "actions", "terminals")
 _STATE = ("qpos", "qvel", "button_states")
@@ -142,20 +141,12 @@ class OGBenchSource(Source):
 
     def episodes(self, start: int = 0) -> Iterator[Episode | Dropped]:
         first_row = sum(self.lengths[:start])
-        with _open(self.path) as archive, ThreadPoolExecutor(1) as reader:
+        with _open(self.path) as archive:
             names = {*self._state, *(c.name for c in self._cameras), *self._scalars, "actions"}
             members = {name: Member(self.path, archive, name) for name in sorted(names)}
-            blocks = self._blocks(members, start)
             _skip(members, first_row)
-            lengths = next(blocks, None)
-            ahead = reader.submit(_read, members, sum(lengths)) if lengths else None
-            while lengths and ahead:
-                arrays = ahead.result()
-                following = next(blocks, None)
-                # The next block unpacks while this one is stored.
-                ahead = reader.submit(_read, members, sum(following)) if following else None
-                yield from self._cut(arrays, lengths)
-                lengths = following
+            for lengths in self._blocks(members, start):
+                yield from self._cut(_read(members, sum(lengths)), lengths)
 
     def _blocks(self, members: dict[str, Member], start: int) -> Iterator[list[int]]:
         """Lengths of the trajectories of each block."""

@@ -53,6 +53,8 @@ _READ = ("actions", "rewards", "dones", "obs", "next_obs")
 class RobomimicSource(Source):
     """One or more robomimic files, opened for reading."""
 
+    seekable = True
+
     def __init__(self, files: list[Path], robot: str) -> None:
         self.demos: list[tuple[Path, str]] = []
         self._lines: list[str] = []
