@@ -30,6 +30,22 @@ def free(default: Any) -> Any:
     return field(default=default, metadata={"free": True})
 
 
+def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+    """Refuse numbers that make no sense, in a config's ``__post_init__``.
+
+    Example: ``check_ranges(self, updates=(1, math.inf), told=(0, 1))``. Both ends are allowed,
+    infinity and NaN never are.
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not (low <= value <= high and math.isfinite(value)):
+            right = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise ValueError(f"{name} is {value}; use {right}")
+
+
 def to_json(config: Any) -> Any:
     """The config as JSON values: dataclasses to dicts, tuples to lists, paths to strings.
 
