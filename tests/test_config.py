@@ -132,6 +132,6 @@ def test_a_number_out_of_its_range_is_refused(lr: float, problem: str):
 
 
 def test_a_range_without_an_upper_end_has_no_infinity():
-    with pytest.raises(ValueError, match="^lr is inf; use at least 0$"):
+    with pytest.raises(ValueError, match=r"^lr is inf; use at least 0$"):
         check_ranges(Optimizer(math.inf), lr=(0, math.inf))
     check_ranges(Optimizer(1e9), lr=(0, math.inf))
