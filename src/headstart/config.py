@@ -19,7 +19,7 @@ C = TypeVar("C")
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A tail for an error message: the nearest of the known names."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:8])}"
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12])}"
 
 
 def free(default: Any) -> Any:
