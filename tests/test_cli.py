@@ -28,7 +28,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["run", "--recipee", "laptop", "--out", "x"], "unknown option '--recipee'"),
         (["collect", "--split", "metaworld/door-unlok", "--out", "x"], "metaworld/door-unlock"),
         (["collect", "--split", "metawrld/mt50", "--out", "x"], "did you mean metaworld/mt50"),
-        (["collect", "--env-steps", "many", "--out", "x"], "invalid literal for int"),
+        (
+            ["collect", "--env-steps", "many", "--out", "x"],
+            "'many' is not a whole number",
+        ),
         (["pretrain", "--data", "nowhere", "--out", "x"], "there is no dataset in nowhere"),
         (["pretrain", "--out", "x"], "--data"),
         (["collect", "--num-envs", "0", "--out", "x"], "0 environments can do nothing"),
@@ -37,7 +40,10 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["collect", "--seed", "400", "--out", "x"], "seed 400 is out of range; use 0 to 399"),
         (["collect", "--purpose", "evaluation", "--out", "x"], "--purpose"),
         (["evaluate", "--model", "nowhere", "--out", "x"], "nowhere/model.json: no such file"),
-        (["pretrain", "--updates", "0", "--data", "y", "--out", "x"], "0 updates train nothing"),
+        (
+            ["pretrain", "--updates", "0", "--data", "y", "--out", "x"],
+            "updates is 0; use",
+        ),
         (["pretrain", "--device", "tpu", "--data", "y", "--out", "x"], "no device 'tpu' here"),
         (["pretrain", "--model.n-head", "7", "--data", "y", "--out", "x"], "n_head 7"),
         (["report", "nowhere"], "nowhere is not a run folder"),
@@ -48,9 +54,35 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["data", "merge", "a", "--out", "x"], "name two or more datasets"),
         (["data", "merge", "a", "b", "--uot", "x"], "unknown option '--uot'; did you mean --out?"),
         (["data", "split", "nowhere", "--out", "x", "--shares", "1"], "nowhere/meta/journal.jsonl"),
-        (["data", "filter", "nowhere", "--out", "x", "--min-steps", "few"], "invalid literal"),
+        (["data", "filter", "nowhere", "--out", "x", "--min-steps", "few"], "'few' is not a whole"),
         (["data", "view", "nowhere"], "nowhere/meta/journal.jsonl: no such file"),
+        (["data", "view", "nowhere", "--out", "."], "headstart data view: . is a folder; name a"),
         (["data", "import", "nowhere", "x"], "nowhere"),
+        (["data", "import", "a", "x", "--control-hz", "-5"], "--control-hz -5: it is how many"),
+        (
+            ["foo"],
+            "known: run, collect, pretrain, evaluate, score, finetune, reinforce, report",
+        ),
+        (["foo"], "data, tasks"),
+        (["collect"], "headstart collect: missing: --out PATH Folder to write to.\n"),
+        (["collect", "x", "--out", "x"], "headstart collect: nothing takes x\n"),
+        (["collect", "--purpose", "x", "--out", "x"], "Expected one of ('data', 'prompt').\n"),
+        (["collect", "--split", "mt50", "--out", "x"], "did you mean metaworld/mt50?"),
+        (["collect", "--perturbed", "half", "--out", "x"], "--perturbed: 'half' is not a number"),
+        (["pretrain", "--data", "y", "--seed", "-1", "--out", "x"], "seed is -1; use 0 to"),
+        (["pretrain", "--data", "y=30%", "--out", "x"], "a share is a part of 1: y=0.3"),
+        (["pretrain", "--loader.told", "0.9", "--data", "y", "--out", "x"], "told 0.9 and shown"),
+        (
+            ["pretrain", "--learner.learning-rate", "-1", "--data", "y", "--out", "x"],
+            "use at",
+        ),
+        (["run", "--seed", "400", "--out", "x"], "seed 400 is out of range; use 0 to 399"),
+        (["run", "--device", "tpu", "--out", "x"], "no device 'tpu' here"),
+        (
+            ["evaluate", "--model", "y", "--seen", "", "--heldout", "", "--out", "x"],
+            "no task",
+        ),
+        (["finetune", "--model", "m", "--demonstrations", "d", "--data", "y", "--out", "x"], "d/"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -66,6 +98,92 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert len(error.strip().splitlines()) == 1
     assert message in error
     assert not any(tmp_path.iterdir()), "a refused command leaves nothing behind"
+
+
+def test_a_file_is_no_dataset(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    file = tmp_path / "demo.hdf5"
+    file.touch()
+    code, _, error = run(capsys, "data", "info", str(file))
+    assert code == 2
+    assert error == (
+        f"headstart data info: {file} is a file, and a dataset is a folder; to make one of another"
+        f" format: headstart data import {file} NEW\n"
+    )
+
+
+def test_a_system_error_is_a_line_without_a_number(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    (tmp_path / "file").touch()
+    code, _, error = run(capsys, "collect", "--out", str(tmp_path / "file/x"))
+    assert code == 2
+    assert error.startswith(f"headstart: {tmp_path}/file") and error.endswith("Not a directory\n")
+    assert "Errno" not in error
+
+
+@pytest.mark.parametrize("name", ["config.json", "recipe.json"])
+def test_a_mistake_found_late_takes_its_folder_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+):
+    def stage(_config: object, out: Path, _resume: bool) -> None:
+        (out / "deeper").mkdir(parents=True)
+        (out / "deeper" / name).touch()
+        raise ValueError("too late")
+
+    monkeypatch.setattr("headstart.stages.collect.collect", stage)
+    assert main(["collect", "--out", str(tmp_path / "x")]) == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_mistake_takes_nothing_that_was_done_or_there_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def stage(_config: object, out: Path, _resume: bool) -> None:
+        out.mkdir(exist_ok=True)
+        (out / "ledger.json").touch()
+        raise ValueError("too late")
+
+    monkeypatch.setattr("headstart.stages.collect.collect", stage)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/config.json").touch()
+    for name, left in (("new", {"ledger.json"}), ("old", {"config.json", "ledger.json"})):
+        assert main(["collect", "--out", str(tmp_path / name)]) == 2
+        assert {path.name for path in (tmp_path / name).iterdir()} == left
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "function", "resumes"),
+    [
+        (["collect", "--out", "x"], "headstart.stages.collect.collect", True),
+        (["data", "import", "a", "x"], "headstart.data.commands.import_dataset", True),
+        (["data", "merge", "a", "b", "--out", "x"], "headstart.data.commands.merge", False),
+        (["report", "x"], "headstart.stages.report.report", False),
+    ],
+)
+def test_only_what_can_be_resumed_is_said_to_be(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    function: str,
+    resumes: bool,
+):
+    monkeypatch.setattr(function, interrupted)
+    code, _, error = run(capsys, *arguments)
+    assert code == 130
+    assert error.startswith("headstart: interrupted")
+    assert ("--resume" in error) == resumes
+
+
+def test_help_names_what_goes_where_and_no_empty_default(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["data", "import", "--help"])
+    out = capsys.readouterr().out
+    assert "headstart data import [-h] SRC DST" in out
+    assert "(default: )" not in out and "(default: '')" not in out
 
 
 def test_help_lists_every_verb_and_every_verb_has_help(capsys: pytest.CaptureFixture[str]):
@@ -135,6 +253,7 @@ def test_data_verbs_work_one_after_another(
     assert code == 2 and out.startswith(f"{data}: ")
     code, out, _ = run(capsys, "data", "repair", "m")
     assert code == 0 and "0 episodes kept" in out
+    assert out.startswith(f"{data}: damaged: ") and "moved to m/.dropped: episode 3" in out
 
 
 def test_tasks_are_listed_with_their_instructions(capsys: pytest.CaptureFixture[str]):

@@ -1,10 +1,11 @@
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from headstart.config import did_you_mean, differences, free, from_json, to_json
+from headstart.config import check_ranges, did_you_mean, differences, free, from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,22 @@ def test_differences_read_saved_json_with_other_fields():
 def test_did_you_mean_gives_the_nearest_or_the_first_known():
     assert did_you_mean("reech", ["reach", "push"]) == "; did you mean reach?"
     assert did_you_mean("zzz", ["reach", "push"]) == "; known: reach, push"
+
+
+@pytest.mark.parametrize(
+    ("lr", "problem"),
+    [
+        (-0.1, r"^lr is -0\.1; use 0 to 1$"),
+        (1.5, r"^lr is 1\.5; use 0 to 1$"),
+        (math.nan, "^lr is nan; use 0 to 1$"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(lr: float, problem: str):
+    with pytest.raises(ValueError, match=problem):
+        check_ranges(Optimizer(lr), lr=(0, 1))
+
+
+def test_a_range_without_an_upper_end_has_no_infinity():
+    with pytest.raises(ValueError, match=r"^lr is inf; use at least 0$"):
+        check_ranges(Optimizer(math.inf), lr=(0, math.inf))
+    check_ranges(Optimizer(1e9), lr=(0, math.inf))

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import itertools
 import operator
 import os
 import re
+import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,10 +36,12 @@ VERBS = {
 }
 """verb -> module, function, config, one line. Modules load when their verb is used."""
 
+_WITHOUT_RESUME = ("report", "data", "tasks")
+
 DATA_VERBS = {
     "info": ("info", "InfoConfig", "what is in a dataset, and what it cost"),
     "view": ("view", "ViewConfig", "look at its episodes in the browser"),
-    "verify": ("verify", "FolderConfig", "check every file; one line a problem"),
+    "verify": ("verify", "VerifyConfig", "check every file; one line a problem"),
     "repair": ("repair", "FolderConfig", "keep all that verifies, move the rest aside"),
     "merge": ("merge", "tools.MergeConfig", "several datasets into one"),
     "split": ("split", "tools.SplitConfig", "one into parts: by shares, tasks or numbers"),
@@ -58,10 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, e.g. head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except ValueError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept, and --resume goes on", 130)
+        goes_on = arguments[0] not in _WITHOUT_RESUME or arguments[:2] == ["data", "import"]
+        kept = "; what was finished is kept, and --resume goes on" if goes_on else ""
+        return _fail(f"interrupted{kept}", 130)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -93,9 +101,24 @@ def _dispatch(arguments: list[str]) -> int:
         ],
     )
     call = _parse(verb, summary, options, rest)
-    getattr(module, function)(call.config, call.out, call.resume)
+    with _taken_back(call.out):
+        getattr(module, function)(call.config, call.out, call.resume)
     print(call.out / "report.html" if verb == "run" else call.out)
     return 0
+
+
+@contextlib.contextmanager
+def _taken_back(out: Path) -> Iterator[None]:
+    """If a mistake is found when a stage has made its folder and done nothing yet, the folder
+    goes again, so that the corrected command may use it."""
+    is_new = not out.exists()
+    try:
+        yield
+    except ValueError:
+        names = {path.name for path in out.rglob("*") if not path.is_dir()}
+        if is_new and names <= {"config.json", "recipe.json"}:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _data(arguments: list[str]) -> int:
@@ -114,17 +137,14 @@ def _data(arguments: list[str]) -> int:
 
 def _parse(verb: str, summary: str, cls: Any, arguments: list[str]) -> Any:
     """The options as an instance of ``cls``; a mistake is one line that says what is right."""
-    output = io.StringIO()
+    output = _Captured()
     try:
-        with contextlib.redirect_stderr(output):
-            return tyro.cli(
-                cls,
-                prog=f"headstart {verb}",
-                description=summary,
-                args=arguments,
-            )
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
+            return tyro.cli(cls, prog=f"headstart {verb}", description=summary, args=arguments)
     except SystemExit as stop:
         if stop.code in (0, None):
+            nothing = re.compile(r"\(default: (''|None)?\)")
+            print(nothing.sub(lambda m: " " * len(m[0]), output.getvalue()), end="")
             raise
         known = sorted(set(re.findall(r"--[a-z][a-z0-9.-]*", _options(cls))))
         for argument in arguments:
@@ -132,11 +152,30 @@ def _parse(verb: str, summary: str, cls: Any, arguments: list[str]) -> Any:
             if option.startswith("--") and option not in known:
                 near = did_you_mean(option, known)
                 raise ValueError(f"headstart {verb}: unknown option '{option}'{near}") from None
-        text = re.sub(r"[\u2500-\u257f]", " ", output.getvalue())
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        message = " ".join(line for line in lines if "--help" not in line)
-        message = message.removeprefix("Parsing error").strip()
-        raise ValueError(f"headstart {verb}: {message}") from None
+        raise ValueError(f"headstart {verb}: {_in_a_line(output.getvalue())}") from None
+
+
+class _Captured(io.StringIO):
+    """Keeps what tyro writes, and has it draw its boxes in one way wherever we run."""
+
+    encoding = "utf-8"
+
+
+def _in_a_line(text: str) -> str:
+    """The first part of what tyro says in a box, in our words; then come its title and help."""
+    lines = [line.strip("\u2502 ") for line in text.splitlines() if not line.startswith("\u256d")]
+    body = itertools.takewhile(lambda line: not re.match("[\u2500\u2570]", line), lines)
+    message = " ".join(line for line in body if line)
+    for theirs, ours in (
+        (r"Missing from headstart [^:]*:", "missing:"),
+        (r" \(required\)", ""),
+        (r"Error parsing (config\.|\w+Config: )?", ""),
+        (r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number"),
+        (r"could not convert string to float: (.*)", r"\1 is not a number"),
+        ("Unrecognized options:", "nothing takes"),
+    ):
+        message = re.sub(theirs, ours, message)
+    return message
 
 
 def _options(cls: Any) -> str:
@@ -191,7 +230,8 @@ def _data_usage() -> str:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    print(f"headstart: {' '.join(message.split())}", file=sys.stderr)
+    name = "" if message.startswith("headstart ") else "headstart: "
+    print(f"{name}{' '.join(message.split())}", file=sys.stderr)
     return code
 
 

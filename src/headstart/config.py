@@ -19,7 +19,7 @@ C = TypeVar("C")
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A tail for an error message: the nearest of the known names."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:8])}"
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12])}"
 
 
 def free(default: Any) -> Any:
@@ -28,6 +28,22 @@ def free(default: Any) -> Any:
     Example: ``tracker: str = free("tensorboard")``.
     """
     return field(default=default, metadata={"free": True})
+
+
+def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+    """Refuse numbers that make no sense, in a config's ``__post_init__``.
+
+    Example: ``check_ranges(self, updates=(1, math.inf), told=(0, 1))``. Both ends are allowed,
+    infinity and NaN never are.
+
+    Raises:
+        ValueError: a field is out of its range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not (low <= value <= high and math.isfinite(value)):
+            right = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise ValueError(f"{name} is {value}; use {right}")
 
 
 def to_json(config: Any) -> Any:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headstart.artifact import check_memory, read_json, write_json
 from headstart.config import did_you_mean, differences, to_json
 from headstart.data.loader import LoaderConfig
 from headstart.model.transformer import ModelConfig
+from headstart.seeds import environment_seeds
 from headstart.stages.collect import CollectConfig, collect
 from headstart.stages.evaluate import EvaluateConfig, evaluate
 from headstart.stages.finetune import FinetuneConfig, finetune
-from headstart.stages.pretrain import PretrainConfig, pretrain
+from headstart.stages.pretrain import PretrainConfig, pick_device, pretrain
 from headstart.stages.reinforce import ReinforceConfig, reinforce
 from headstart.stages.report import ReportConfig, report
 from headstart.stats import success_rates
@@ -30,8 +31,8 @@ class RunConfig:
     """The run's seed, 0 to 399: data, weights and every environment."""
     device: str = "auto"
     """What pre-training runs on: ``cpu``, ``cuda`` or ``auto``, a GPU where there is one."""
-    tracker: str = "tensorboard"
-    """Where metrics go beside JSON lines: tensorboard, none, trackio or wandb."""
+    tracker: Literal["tensorboard", "none", "trackio", "wandb"] = "tensorboard"
+    """Where metrics go beside JSON lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,12 +175,14 @@ def run(config: RunConfig, out: Path, resume: bool = False) -> dict[str, Any]:
         What ``report.json`` holds.
 
     Raises:
-        ValueError: no such recipe; ``out`` holds another run; too little memory.
+        ValueError: no such recipe, seed or device; ``out`` holds another run; too little memory.
     """
     if config.recipe not in RECIPES:
         raise ValueError(
             f"unknown recipe '{config.recipe}'{did_you_mean(config.recipe, list(RECIPES))}"
         )
+    environment_seeds("data", config.seed, 0, 1)  # refuses a bad seed
+    pick_device(config.device)  # and a device that is not here, before any data is made
     recipe = RECIPES[config.recipe](out, config.seed)
     where = replace(recipe.pretrain, device=config.device, tracker=config.tracker)
     recipe = replace(recipe, pretrain=where)

@@ -7,7 +7,7 @@ import pytest
 
 from headstart.artifact import read_json
 from headstart.data import lerobot_v3 as v3
-from headstart.types import Camera
+from headstart.types import Camera, Channel
 from recordings import EPISODES, FILMED, FRAMES, ROWS, TASK, film, make_episode, same, save
 
 
@@ -148,3 +148,28 @@ def test_pictures_in_columns_are_bytes_and_a_path(tmp_path):
 def test_cameras_that_cannot_be_written_are_refused(cameras, problem):
     with pytest.raises(ValueError, match=problem):
         v3.check_schema(replace(TASK, cameras=cameras))
+
+
+X, DX = Channel("hand/x", "observation"), Channel("hand/dx", "action")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"control_hz": 0.0}, "control_hz is 0; it is how many steps a second has, above 0"),
+        ({"control_hz": -5.0}, "control_hz is -5"),
+        ({"control_hz": float("nan")}, "control_hz is nan"),
+        ({"control_hz": float("inf")}, "control_hz is inf"),
+        ({"channels": (X, replace(DX, role="actoin"))}, "'hand/dx': no role 'actoin'; did you me"),
+        ({"channels": (X, DX, X)}, "two channels are called 'hand/x'; give each its own name"),
+        ({"channels": (X, replace(DX, name="hand/x"))}, "two channels are called 'hand/x'"),
+        ({"channels": (X, DX, replace(X, name=""))}, "a channel has no name"),
+        ({"channels": (X,)}, "no channel is an action"),
+    ],
+)
+def test_channels_and_rates_that_nothing_could_be_learned_with_are_refused(
+    tmp_path, change, problem
+):
+    with pytest.raises(ValueError, match=problem):
+        save(tmp_path / "new", schema=replace(TASK, **change))
+    assert not (tmp_path / "new").exists()

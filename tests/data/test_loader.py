@@ -210,6 +210,25 @@ def test_cues_are_dropped_at_the_shares_asked_for():
     assert share[(False, False)] == pytest.approx(0.05, abs=0.04)
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"told": 0.7, "shown": 0.6}, r"told 0\.7 and shown 0\.6 are more than all sequences"),
+        ({"told": -0.1}, r"told is -0\.1; use 0 to 1"),
+        ({"random_frames": 2.0}, r"random_frames is 2\.0; use 0 to 1"),
+        ({"num_prompts": 0}, "num_prompts is 0; use at least 1"),
+    ],
+)
+def test_shares_that_are_no_parts_of_one_are_refused(changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        LoaderConfig(**changes)
+
+
+def test_shares_may_sum_to_one_but_for_rounding():
+    loader = sequences.loader(config(told=0.9, shown=0.1 + 1e-12))
+    assert all(loader.batch(k).obs.shape for k in range(4))
+
+
 def test_only_successful_episodes_of_the_same_task_are_shown():
     data = sequences.trajectories()
     loader = sequences.loader(config(told=0.0, shown=1.0, random_frames=0.0))

@@ -30,6 +30,11 @@ def test_what_is_no_share_is_refused(share):
         Source.parse(f"my/data={share}")
 
 
+def test_a_share_in_per_cent_is_refused_with_what_to_write():
+    with pytest.raises(ValueError, match=r"^my/data=30%: a share is a part of 1: my/data=0\.3$"):
+        Source.parse("my/data=30%")
+
+
 def shares(*given: float | None) -> tuple[float, ...] | None:
     sources = [Source(Path(f"d{k}"), share) for k, share in enumerate(given)]
     return resolve_shares(sources, [1, 2, 3][: len(given)])

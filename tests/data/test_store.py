@@ -48,13 +48,10 @@ def test_a_label_without_a_known_value_reads_as_none(tmp_path):
     assert same(read, [replace(episode, action_expert=None)])
 
 
-@pytest.mark.parametrize("kept", [slice(0, 3), slice(3, 4), slice(0, 0)])
-def test_a_robot_may_have_no_action_or_no_observation(tmp_path, kept):
-    schema = replace(TASK, channels=CHANNELS[kept])
-    num_obs, num_actions = len(schema.obs_channels), len(schema.action_channels)
+def test_a_robot_may_have_no_observation(tmp_path):
+    schema = replace(TASK, channels=CHANNELS[3:])
     episode = make_episode(2, labelled=False)
-    episode.obs, episode.final_obs = episode.obs[:, :num_obs], episode.final_obs[:num_obs]
-    episode.action = episode.action[:, :num_actions]
+    episode.obs, episode.final_obs = episode.obs[:, :0], episode.final_obs[:0]
     assert same(save(tmp_path, [episode], schema=schema).episodes(), [episode])
     assert verify(tmp_path) == []
 
@@ -171,7 +168,13 @@ def test_a_copy_can_be_made_with_a_dataset_as_the_schema(tmp_path):
             "final_obs has values that are not finite",
         ),
         ({"action": np.full((2, 1), np.inf, np.float32)}, "action has values that are not finite"),
-        ({"action": np.zeros((0, 1), np.float32)}, "no steps"),
+        ({"action": np.full((2, 1), np.nan, np.float32)}, "action is NaN throughout"),
+        (
+            {"action": np.zeros((1, 1), np.float32)},
+            r"action is float32 \(1, 1\), expected .* \(2, 1",
+        ),
+        ({"reward": [0.0, 1.0]}, r"reward is a list, expected float32 \(2,\)"),
+        ({"reward": 0.0}, r"reward is a float, expected float32 \(2,\)"),
     ],
 )
 def test_an_episode_that_does_not_fit_is_refused_and_none_is_saved(tmp_path, change, problem):
@@ -181,6 +184,23 @@ def test_an_episode_that_does_not_fit_is_refused_and_none_is_saved(tmp_path, cha
             writer.save_episodes([EPISODES[0], wrong])
         writer.save_episodes(EPISODES[:1])
     assert same(Dataset(tmp_path).episodes(), EPISODES[:1])
+
+
+def test_an_episode_without_steps_is_refused(tmp_path):
+    with (
+        DatasetWriter(tmp_path, TASK) as writer,
+        pytest.raises(ValueError, match=r"^episode 0 \('suite/reach', seed 3\): no steps"),
+    ):
+        writer.save_episode(make_episode(3, steps=0))
+
+
+@pytest.mark.parametrize("task_id", ["reach", "/reach", "suite/", ""])
+def test_a_task_without_a_suite_or_a_name_is_refused(tmp_path, task_id):
+    with (
+        DatasetWriter(tmp_path, TASK) as writer,
+        pytest.raises(ValueError, match=f"task_id '{task_id}' is not suite/name"),
+    ):
+        writer.save_episode(replace(EPISODES[0], task_id=task_id))
 
 
 def test_appending_other_channels_or_another_rate_is_refused(tmp_path):

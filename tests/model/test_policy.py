@@ -68,6 +68,24 @@ def test_no_prompt_works(model):
     assert np.isfinite(action).all()
 
 
+@pytest.mark.parametrize(
+    ("obs", "problem"),
+    [
+        (np.zeros(7, np.float32), r"obs is float32 \(7,\), expected float32 \(1, 7\), a row an"),
+        (np.zeros((1, 6), np.float32), r"obs is float32 \(1, 6\), expected float32 \(1, 7\)"),
+        (np.zeros((2, 7), np.float32), r"obs is float32 \(2, 7\), expected float32 \(1, 7\)"),
+        (np.full((1, 7), "x"), r"obs is <U1 \(1, 7\), expected float32 \(1, 7\)"),
+        (np.full((1, 7), None), r"obs is object \(1, 7\), expected float32 \(1, 7\)"),
+        ([[0.0] * 7], r"obs is a list, expected float32 \(1, 7\)"),
+    ],
+)
+def test_an_observation_of_another_shape_or_type_is_refused(model, obs, problem):
+    policy = Policy(model, CHANNELS, [Prompt()])
+    with pytest.raises(ValueError, match=f"^{problem}"):
+        policy.act(obs)
+    assert policy.act(np.zeros((1, 7), np.float64)).action.shape == (1, 3)
+
+
 def test_another_body_is_refused(model):
     channels = (*CHANNELS[:-1], Channel("gripper/effort", "action"))
     with pytest.raises(ValueError, match="knows no channel 'gripper/effort'"):

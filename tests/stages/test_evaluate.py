@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,16 +46,37 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_no_start_of_the_data_is_evaluated_on(made: Path, monkeypatch: pytest.MonkeyPatch):
-    exam = stage.Exam(config(made), [], made / "films")
-    used = min(exam._known_seeds)
+def test_no_start_of_the_data_is_evaluated_on(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    used = min(stage.seeds_of(made / "data"))
     monkeypatch.setattr(stage, "environment_seeds", lambda *_: [used])
     with pytest.raises(ValueError, match=f"environment {used}, which is one to be evaluated in"):
-        exam._run(stage.registry.get_task(small_run.SEEN), {"seen.told": one()}, stage.Meter())
+        evaluate(config(made), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
-def one() -> stage.Entrant:
-    return stage.Entrant(None, 1, 1)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"seen": "", "heldout": ""}, "there is no task to evaluate on; name some with --seen"),
+        ({"seed": 400}, "seed 400 is out of range; use 0 to 399"),
+        ({"seed": -1}, "seed -1 is out of range"),
+        ({"heldout": "metaworld/door-lock"}, "no demonstration of metaworld/door-lock to show"),
+        ({"heldout": "", "seen": "tiny/reach"}, "the model knows no channel"),
+    ],
+)
+@pytest.mark.usefixtures("tiny")
+def test_a_mistake_leaves_no_folder_behind(made: Path, tmp_path: Path, changes, problem: str):
+    with pytest.raises(ValueError, match=problem):
+        evaluate(replace(config(made), **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["prompts", "episodes", "control_episodes", "max_episode_steps"])
+def test_nothing_less_than_one_episode_is_asked_for(made: Path, name: str):
+    with pytest.raises(ValueError, match=f"^{name} is 0; use at least 1$"):
+        replace(config(made), **{name: 0})
 
 
 def test_the_better_retrieval_is_the_control():

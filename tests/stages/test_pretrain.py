@@ -14,6 +14,8 @@ from headstart.data.loader import LoaderConfig
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import read_bill
 from headstart.model.checkpoint import load_model
+from headstart.model.learner import LearnerConfig
+from headstart.model.transformer import ModelConfig
 from headstart.stages import pretrain as stage
 from headstart.stages.pretrain import PretrainConfig, pretrain
 from headstart.types import Task
@@ -144,6 +146,24 @@ def test_datasets_that_cannot_be_mixed_are_refused(data: Path, arm_data: Path, t
         with pytest.raises(ValueError, match=message):
             pretrain(config(both), tmp_path / "out")
         assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"updates": 0}, "updates is 0; use at least 1"),
+        ({"seed": -1}, "seed is -1; use 0 to 4294967295"),
+        ({"log_every": 0}, "log_every is 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"validation_episodes": -1}, "validation_episodes is -1; use at least 0"),
+        ({"learner": LearnerConfig(learning_rate=-1.0)}, r"learning_rate is -1\.0; use at least 0"),
+        ({"learner": LearnerConfig(weight_decay=float("nan"))}, "weight_decay is nan"),
+        ({"model": ModelConfig(window=0)}, "window is 0; use at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict, problem: str):
+    with pytest.raises(ValueError, match=f"^{problem}"):
+        config(Path("data"), **changes)
 
 
 def test_the_command_line_takes_several_datasets(data: Path, arm_data: Path, tmp_path: Path):

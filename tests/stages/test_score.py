@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from headstart.model.checkpoint import load_model
 from headstart.model.policy import Policy, Prompt
 from headstart.stages.pretrain import PretrainConfig, pretrain
 from headstart.stages.score import ScoreConfig, means, score
-from headstart.types import Task
+from headstart.types import Channel, Task
 
 SCHEMA = Task("t", "a", "go to the goal", (*sequences.OBS, *sequences.ACTIONS), 10, 10.0)
 
@@ -123,6 +124,23 @@ def test_a_dataset_that_has_changed_since_is_refused(model: Path, tmp_path: Path
     write(tmp_path / "data", range(6, 7))
     with pytest.raises(ValueError, match=r"changed since .* was trained on it"):
         score(ScoreConfig(model=model), tmp_path / "score")
+
+
+def test_data_of_another_body_leaves_no_folder_behind(model: Path, tmp_path: Path):
+    channels = (Channel("arm/x", "observation"), Channel("arm/dx", "action"))
+    episode = sequences.episode("t/0", "go 0", 8, 1)
+    episode.obs, episode.final_obs = episode.obs[:, :1], episode.final_obs[:1]
+    episode.action = episode.action[:, :1]
+    with DatasetWriter(tmp_path / "arm", replace(SCHEMA, channels=channels)) as writer:
+        writer.save_episode(episode)
+    with pytest.raises(ValueError, match="the model knows no channel 'arm/x'"):
+        score(ScoreConfig(model=model, data=(str(tmp_path / "arm"),)), tmp_path / "score")
+    assert not (tmp_path / "score").exists()
+
+
+def test_nothing_less_than_one_episode_is_scored(model: Path):
+    with pytest.raises(ValueError, match="episodes is 0; use at least 1"):
+        ScoreConfig(model=model, episodes=0)
 
 
 def test_arms_are_means_over_tasks():

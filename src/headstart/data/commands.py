@@ -6,41 +6,61 @@ Each takes its config and returns the exit code.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
-from headstart.config import to_json
+from headstart.config import check_ranges, to_json
 from headstart.data import summary, tools
 from headstart.data.compact import compact as pack
 from headstart.data.guard import guarded
 
-
-@dataclass(frozen=True, kw_only=True)
-class InfoConfig:
-    """Settings of looking into a dataset."""
-
-    root: tyro.conf.Positional[Path]
-    json: bool = False
-    """Print JSON."""
+Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+Src = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+Dst = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig:
     """A folder, and nothing to set."""
 
-    root: tyro.conf.Positional[Path]
+    root: Folder
+    """A dataset."""
+
+    def __post_init__(self) -> None:
+        if self.root.is_file():
+            raise ValueError(
+                f"{self.root} is a file, and a dataset is a folder; to make one of another format:"
+                f" headstart data import {self.root} NEW"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(FolderConfig):
+    """What to verify."""
+
+    root: Folder
+    """A dataset, a model, another stage's folder, or a whole run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig(FolderConfig):
+    """Settings of looking into a dataset."""
+
+    json: bool = False
+    """Print JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportConfig:
     """Settings of importing. The format is detected."""
 
-    src: tyro.conf.Positional[Path]
+    src: Src
     """The dataset's folder or file."""
-    dst: tyro.conf.Positional[Path]
+    dst: Dst
     """Folder to write to."""
     robot: str = ""
     """First part of the channels' names; by default what the source calls its robot."""
@@ -49,14 +69,20 @@ class ImportConfig:
     resume: bool = False
     """Go on with the import there."""
 
+    def __post_init__(self) -> None:
+        if self.control_hz and not (self.control_hz > 0 and math.isfinite(self.control_hz)):
+            raise ValueError(
+                f"--control-hz {self.control_hz:g}: it is how many steps a second has, above 0"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """Settings of exporting to Minari."""
 
-    src: tyro.conf.Positional[Path]
+    src: Src
     """A dataset."""
-    dst: tyro.conf.Positional[Path]
+    dst: Dst
     """Folder to write to."""
     dataset_id: str = ""
     """Minari's name of it, namespace/name-v0; by default made of DST's."""
@@ -66,13 +92,19 @@ class ExportConfig:
 class ViewConfig:
     """Settings of viewing a dataset, of any format that can be imported."""
 
-    root: tyro.conf.Positional[Path]
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    """Its folder or file."""
     port: int = 0
     """Port on this machine to serve at; 0 takes a free one."""
     out: Path | None = None
     """Write one file that needs nothing else, and serve nothing."""
     episodes: int = 24
     """Episodes that go into the file, chosen evenly."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, port=(0, 65535), episodes=(1, math.inf))
+        if self.out is not None and self.out.is_dir():
+            raise ValueError(f"{self.out} is a folder; name a file, e.g. {self.out / 'page.html'}")
 
 
 def info(config: InfoConfig) -> int:
@@ -84,21 +116,39 @@ def info(config: InfoConfig) -> int:
     return 0
 
 
-def verify(config: FolderConfig) -> int:
-    problems = guarded("headstart.data.verify:verify", {"root": config.root})
-    for problem in problems:
-        print(f"{problem['path']}: {problem['what']}")
-    if not problems:
-        print(f"{config.root}: no problem found")
-    return 2 if problems else 0
+def verify(config: VerifyConfig) -> int:
+    found = {root: _problems(root) for root in _artifacts(config.root)}
+    for root, problems in found.items():
+        print("\n".join(problems or [f"{root}: no problem found"]))
+    return 2 if any(found.values()) else 0
 
 
 def repair(config: FolderConfig) -> int:
-    repaired = guarded("headstart.data.verify:repair", {"root": config.root})
+    root = config.root
+    try:
+        before = _problems(root)
+    except ValueError:  # a repair that was interrupted, or nothing to repair, which it will say
+        before = []
+    repaired = guarded("headstart.data.verify:repair", {"root": root})
+    print("\n".join(before or [f"{root}: no problem found"]))
     for dropped in repaired["dropped"]:
-        print(f"moved to {config.root / '.dropped'}: {dropped}")
-    print(f"{config.root}: {repaired['kept_episodes']:,} episodes kept")
+        print(f"moved to {root / '.dropped'}: {dropped}")
+    print(f"{root}: {repaired['kept_episodes']:,} episodes kept")
+    for problem in _problems(root):
+        print(f"not repaired: {problem}")
     return 0
+
+
+def _artifacts(root: Path) -> list[Path]:
+    """The folder itself, or if it is a whole run's or a split's, the artifacts in it."""
+    below = sorted(path.parent for path in root.glob("*/config.json"))
+    return [root] if (root / "config.json").exists() or not below else below
+
+
+def _problems(root: Path) -> list[str]:
+    """A line each."""
+    problems = guarded("headstart.data.verify:verify", {"root": root})
+    return [f"{problem['path']}: {problem['what']}" for problem in problems]
 
 
 def merge(config: tools.MergeConfig) -> int:

@@ -17,15 +17,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from headstart.config import did_you_mean
 from headstart.data.journal import FORMAT_VERSION, Rows, header_of
 from headstart.data.parquet import from_arrow, to_arrow
-from headstart.types import Camera, Channel, Clip, Episode
+from headstart.types import Camera, Channel, Clip, Episode, Role
 
 CODEBASE_VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
@@ -89,9 +92,29 @@ def check_schema(schema: Schema) -> None:
     """Refuse what cannot be written.
 
     Raises:
-        ValueError: two cameras of a name, a name that no folder or column can have, or a video of
-            odd size.
+        ValueError: a rate that is not above 0; two channels or cameras of a name, or one without;
+            no such role; no action; a camera's name that no folder or column can have, or a video
+            of odd size.
     """
+    hz = schema.control_hz
+    if not (math.isfinite(hz) and hz > 0):
+        raise ValueError(f"control_hz is {hz:g}; it is how many steps a second has, above 0")
+    channels = [channel.name for channel in schema.channels]
+    for channel in schema.channels:
+        if not channel.name:
+            raise ValueError("a channel has no name; models know it by that")
+        if channel.role not in (roles := get_args(Role)):
+            raise ValueError(
+                f"channel '{channel.name}': no role '{channel.role}'"
+                f"{did_you_mean(str(channel.role), roles)}"
+            )
+        if channels.count(channel.name) > 1:
+            raise ValueError(
+                f"two channels are called '{channel.name}'; give each its own name, e.g. hand/x and"
+                " hand/dx"
+            )
+    if not schema.action_channels:
+        raise ValueError('no channel is an action; say which, e.g. Channel("hand/dx", "action")')
     names = [camera.name for camera in schema.cameras]
     for camera in schema.cameras:
         if names.count(camera.name) > 1:
@@ -204,28 +227,35 @@ def check_episode(episode: Episode, schema: Schema, where: str) -> None:
 
     Raises:
         ValueError: no steps, a wrong shape or dtype, or an obs or action that is not finite, but
-            for channels that are missing (NaN) throughout, and a final_obs that is not known;
-            pictures of another camera, number or size.
+            for channels that are missing (NaN) throughout, and a final_obs that is not known; no
+            action at all; a task_id that is not suite/name; pictures of another camera, number or
+            size.
     """
-    steps = len(episode.action)
     num_obs, num_actions = len(schema.obs_channels), len(schema.action_channels)
-    if steps == 0:
+    by_step = (episode.obs, episode.action, episode.reward, episode.success)
+    # What most have: the odd one out is to blame.
+    ((steps, _),) = Counter(getattr(a, "shape", ())[:1] for a in by_step).most_common(1)
+    if steps == (0,):
         raise ValueError(f"{where}: no steps")
     for name, array, dtype, shape in (
-        ("obs", episode.obs, np.float32, (steps, num_obs)),
-        ("action", episode.action, np.float32, (steps, num_actions)),
-        ("action_expert", episode.label, np.float32, (steps, num_actions)),
-        ("reward", episode.reward, np.float32, (steps,)),
-        ("success", episode.success, np.bool_, (steps,)),
+        ("obs", episode.obs, np.float32, (*steps, num_obs)),
+        ("action", episode.action, np.float32, (*steps, num_actions)),
+        ("action_expert", episode.label, np.float32, (*steps, num_actions)),
+        ("reward", episode.reward, np.float32, steps),
+        ("success", episode.success, np.bool_, steps),
         ("final_obs", episode.final_obs, np.float32, (num_obs,)),
     ):
+        expected = f"expected {np.dtype(dtype)} {shape}"
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{where}: {name} is a {type(array).__name__}, {expected}")
         if array.dtype != dtype or array.shape != shape:
-            raise ValueError(
-                f"{where}: {name} is {array.dtype} {array.shape},"
-                f" expected {np.dtype(dtype)} {shape}"
-            )
+            raise ValueError(f"{where}: {name} is {array.dtype} {array.shape}, {expected}")
         if name in ("obs", "action", "final_obs") and not _is_known(name, array, episode):
             raise ValueError(f"{where}: {name} has values that are not finite")
+    if np.isnan(episode.action).all():
+        raise ValueError(f"{where}: action is NaN throughout; there is nothing to learn from it")
+    if not all(episode.task_id.partition("/")):
+        raise ValueError(f"{where}: task_id '{episode.task_id}' is not suite/name, as 'lab/pour'")
     _check_images(episode, schema.cameras, where)
 
 

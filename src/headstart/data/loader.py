@@ -6,6 +6,7 @@ batches that it would have drawn.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headstart.config import check_ranges
 from headstart.data.frames import RandomFrames
-from headstart.data.mixture import Mixture
+from headstart.data.mixture import SLACK, Mixture
 from headstart.data.trajectories import Trajectories
 from headstart.types import Channel, TokenBatch
 
@@ -41,6 +43,16 @@ class LoaderConfig:
     the others get none."""
     random_frames: float = 0.7
     """Share of the shown sequences that are re-expressed in a random frame (data/frames.py)."""
+
+    def __post_init__(self) -> None:
+        share, count = (0, 1), (1, math.inf)
+        check_ranges(self, told=share, shown=share, random_frames=share)
+        check_ranges(self, num_prompts=count, num_windows=count)
+        if self.told + self.shown > 1.0 + SLACK:
+            raise ValueError(
+                f"told {self.told} and shown {self.shown} are more than all sequences; they are"
+                " parts of 1"
+            )
 
 
 class Loader:
@@ -123,7 +135,7 @@ class Loader:
 
     def _draw_cue(self, rng: np.random.Generator) -> int:
         told, shown = self.config.told, self.config.shown
-        rest = 1.0 - told - shown
+        rest = max(0.0, 1.0 - told - shown)
         return int(rng.choice(4, p=[told, shown, rest * 0.8, rest * 0.2]))
 
     def _draw_tasks(self, rng: np.random.Generator) -> np.ndarray:

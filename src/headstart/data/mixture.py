@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,12 @@ class Source:
         """From ``PATH`` or ``PATH=SHARE``. An "=" that no number follows belongs to the path.
 
         Raises:
-            ValueError: a share that is not above 0 and at most 1.
+            ValueError: a share that is not above 0 and at most 1, or in per cent.
         """
         path, _, tail = text.rpartition("=")
+        if path and re.fullmatch(r"\d+(\.\d+)? ?%", tail):
+            share = float(tail.rstrip(" %")) / 100
+            raise ValueError(f"{text}: a share is a part of 1: {path}={share:g}")
         try:
             share = float(tail)
         except ValueError:

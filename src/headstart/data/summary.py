@@ -20,22 +20,37 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 
 def succeeded(dataset: Dataset) -> np.ndarray:
     """(N,) bool: which episodes succeeded at any step."""
+    return _outcomes(dataset)[0]
+
+
+def _outcomes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool each: which episodes succeeded, and of which anything is known of how they went.
+
+    A dataset has no place for a success that nobody knows, and keeps False; where the reward is
+    not known either (NaN throughout), nothing was said of how it went.
+    """
     if not dataset.num_episodes:
-        return np.zeros(0, bool)
-    success = dataset.load_columns([v3.SUCCESS])[v3.SUCCESS]
-    return np.logical_or.reduceat(success, dataset.episode_table()["start"])
+        return np.zeros(0, bool), np.zeros(0, bool)
+    columns = dataset.load_columns([v3.SUCCESS, v3.REWARD])
+    start = dataset.episode_table()["start"]
+    success = np.logical_or.reduceat(columns[v3.SUCCESS], start)
+    rewarded = np.logical_or.reduceat(np.isfinite(columns[v3.REWARD]), start)
+    return success, success | rewarded
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:
-    """Episodes, steps and the success rate, in all and per task; what ``result.json`` holds."""
-    table, success = dataset.episode_table(), succeeded(dataset)
+    """Episodes, steps and the success rate per task; what ``result.json`` holds.
+
+    The success rate of a task is None where the data does not say how any of its episodes went.
+    """
+    table, (success, known) = dataset.episode_table(), _outcomes(dataset)
     tasks = {}
     for task in sorted(set(table["task_id"].tolist())):
         mine = table["task_id"] == task
         tasks[task] = {
             "episodes": int(mine.sum()),
             "steps": int(table["num_steps"][mine].sum()),
-            "success": float(success[mine].mean()),
+            "success": float(success[mine].mean()) if known[mine].any() else None,
         }
     return {"episodes": dataset.num_episodes, "env_steps": dataset.num_steps, "tasks": tasks}
 
@@ -81,12 +96,17 @@ def title_of(root: Path) -> str:
 def describe(facts: Mapping[str, Any]) -> list[str]:
     """The lines that ``headstart data info`` prints."""
     tasks = facts["tasks"]
-    won = round(sum(t["success"] * t["episodes"] for t in tasks.values()))
+    known = [t for t in tasks.values() if t["success"] is not None]
+    won = round(sum(t["success"] * t["episodes"] for t in known))
+    unknown = facts["episodes"] - sum(t["episodes"] for t in known)
+    outcome = f"{won:,} with success" if known else "success unknown"
+    if known and unknown:
+        outcome += f", {unknown:,} unknown"
     seconds = facts["env_steps"] / facts["control_hz"] if facts["control_hz"] else 0.0
     lines = [
         facts["name"],
         _line("format", facts["format"]),
-        _line("episodes", f"{facts['episodes']:,}, {won:,} with success"),
+        _line("episodes", f"{facts['episodes']:,}, {outcome}"),
         _line("steps", f"{facts['env_steps']:,} at {facts['control_hz']:g} Hz, {clock(seconds)}"),
         _line("size", f"{size(facts['bytes'])} in {facts['files']:,} files"),
         _line("acted", ", ".join(f"{who} {n:,}" for who, n in facts["behaviors"].items())),
@@ -104,10 +124,14 @@ def describe(facts: Mapping[str, Any]) -> list[str]:
     width = max((len(task) for task in tasks), default=0)
     lines += ["", f"{'tasks':{width}s}    episodes      steps  success"]
     lines += [
-        f"  {task:{width}s}  {t['episodes']:8,}  {t['steps']:9,}  {t['success']:6.0%}"
+        f"  {task:{width}s}  {t['episodes']:8,}  {t['steps']:9,}  {_rate(t['success']):>7s}"
         for task, t in tasks.items()
     ]
     return lines
+
+
+def _rate(success: float | None) -> str:
+    return "unknown" if success is None else f"{success:.0%}"
 
 
 def grouped(channels: Sequence[Channel]) -> list[tuple[str, str]]:

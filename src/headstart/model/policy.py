@@ -76,8 +76,16 @@ class Policy:
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray, env_ids: np.ndarray | None = None) -> Decision:
-        """Decide for obs (n, O), raw units. Greedy: the mean of the predicted bins."""
-        ids = np.arange(len(obs)) if env_ids is None else env_ids
+        """Decide for obs (n, O) float32, raw units. Greedy: the mean of the predicted bins.
+
+        Args:
+            env_ids: (n,) int64, which environments these rows are of; by default all, in order.
+
+        Raises:
+            ValueError: obs of another shape, or not of numbers.
+        """
+        ids = np.arange(len(self._length)) if env_ids is None else env_ids
+        self._check(obs, len(ids))
         self._remember(obs, ids)
         action = np.zeros((len(ids), len(self._action_channels)), dtype=np.float32)
         lengths = self._length[ids]
@@ -89,6 +97,14 @@ class Policy:
             mean_BA = (logits_BAV.float().softmax(-1) * self._bins).sum(-1)
             action[rows] = self.model.denormalise_action(mean_BA)[:, self._action_columns].numpy()
         return Decision(action)
+
+    def _check(self, obs: np.ndarray, num_envs: int) -> None:
+        shape = (num_envs, len(self._obs_channels))
+        expected = f"expected float32 {shape}, a row an environment"
+        if not isinstance(obs, np.ndarray):
+            raise ValueError(f"obs is a {type(obs).__name__}, {expected}")
+        if obs.shape != shape or obs.dtype.kind not in "fiu":
+            raise ValueError(f"obs is {obs.dtype} {obs.shape}, {expected}")
 
     def _remember(self, obs: np.ndarray, ids: np.ndarray) -> None:
         """Histories are kept at the end of their window, newest last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
+from headstart.config import check_ranges
 from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import (
     Cost,
@@ -25,6 +27,7 @@ from headstart.ledger import (
     spent_so_far,
     write_unfinished_bill,
 )
+from headstart.model.channels import columns
 from headstart.model.checkpoint import load_model
 from headstart.model.policy import Policy, Prompt
 from headstart.rollout import Interaction, examine
@@ -59,6 +62,10 @@ class EvaluateConfig:
     """Episodes a prompt of the controls: retrieval, replay, a wrong demonstration."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        one = (1, math.inf)
+        check_ranges(self, prompts=one, episodes=one, control_episodes=one, max_episode_steps=one)
+
 
 def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """See what a pre-trained model can do off the bat.
@@ -72,18 +79,21 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
         and a few ``replays``; where the machine has a renderer, ``films`` of them lie beside it.
 
     Raises:
-        ValueError: a missing or damaged model or dataset; a task without a demonstration.
+        ValueError: a missing or damaged model or dataset; no task, or one without a demonstration
+            or with channels that the model does not know; data made in environments of the exam.
     """
     heldout = registry.get_split(config.heldout) if config.heldout else []
     seen = registry.get_split(config.seen) if config.seen else []
+    if not heldout and not seen:
+        raise ValueError("there is no task to evaluate on; name some with --seen or --heldout")
     check_memory(config.prompts * config.episodes)
-    exam = Exam(config, heldout, out / "films")
+    exam = Exam(config, heldout, seen, out / "films")
+    parents = [config.model, config.seen_demonstrations, config.heldout_demonstrations]
+    bills = tuple(read_bill(p) for p in parents if p is not None)
     artifact = Artifact.create(out, "evaluate", config, resume)
     if artifact.is_complete:
         settle(out)
         return artifact.result()
-    parents = [config.model, config.seen_demonstrations, config.heldout_demonstrations]
-    bills = tuple(read_bill(p) for p in parents if p is not None)
     pieces = artifact.progress()
     done = {piece["task"] for piece in pieces}
     with Meter(spent_so_far(out)) as meter:
@@ -140,14 +150,15 @@ class Exam:
     ``seen`` and ``heldout`` return ``rows`` and ``replays`` for result.json.
     """
 
-    def __init__(self, config: EvaluateConfig, heldout: Sequence[Task], films: Path) -> None:
+    def __init__(
+        self, config: EvaluateConfig, heldout: Sequence[Task], seen: Sequence[Task], films: Path
+    ) -> None:
         self.config = config
         self._films = films
         self.model = load_model(Path(config.model))
         self._cost_of_shown = Cost.unknown()
         if config.heldout_demonstrations is not None:
             self._cost_of_shown = read_bill(config.heldout_demonstrations).cost
-        self._known_seeds = seeds_of(config.seen_demonstrations, config.heldout_demonstrations)
         self._shown_seen = demonstrations_of(config.seen_demonstrations, 1)
         self._shown = demonstrations_of(config.heldout_demonstrations, config.prompts)
         official = resources.files("headstart.suites") / "metaworld_official"
@@ -157,6 +168,14 @@ class Exam:
                 raise ValueError(
                     f"no demonstration of {task.id} to show; name a dataset that has one with"
                     " --heldout-demonstrations, or leave held-out tasks out with --heldout ''"
+                )
+        used = seeds_of(config.seen_demonstrations, config.heldout_demonstrations)
+        for task in (*heldout, *seen):
+            columns(self.model.channels, (*task.obs_channels, *task.action_channels))
+            if known := used & set(self._seeds(task, config.prompts * config.episodes)):
+                raise ValueError(
+                    f"{task.id}: the data has episodes of environment {min(known)}, which is one"
+                    " to be evaluated in; use another --seed"
                 )
 
     def seen(self, task: Task, meter: Meter) -> dict[str, list]:
@@ -205,21 +224,16 @@ class Exam:
             row["cost"] = share_of(self._cost_of_shown, steps, demonstrations=1).to_json()
         return row
 
-    def _run(self, task: Task, arms: dict[str, Entrant], meter: Meter) -> dict[str, list]:
-        """Each arm plays the environments' next starts: no two episodes have the same one.
+    def _seeds(self, task: Task, count: int) -> list[int]:
+        """Of the first environments that the task is evaluated in."""
+        index = registry.task_index(task)
+        return environment_seeds("evaluation", self.config.seed, index, count)
 
-        Raises:
-            ValueError: an environment that made data or a demonstration would be used.
-        """
+    def _run(self, task: Task, arms: dict[str, Entrant], meter: Meter) -> dict[str, list]:
+        """Each arm plays the environments' next starts: no two episodes have the same one."""
         config = self.config
         most = max(entrant.num_prompts * entrant.episodes for entrant in arms.values())
-        seeds = environment_seeds("evaluation", config.seed, registry.task_index(task), most)
-        if known := self._known_seeds & set(seeds):
-            raise ValueError(
-                f"{task.id}: the data has episodes of environment {min(known)}, which is one to be"
-                " evaluated in; use another --seed"
-            )
-        env = registry.make(task, seeds, config.max_episode_steps)
+        env = registry.make(task, self._seeds(task, most), config.max_episode_steps)
         rows, replays = [], []
         for arm, entrant in arms.items():
             interaction = Interaction(env, entrant.actor)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, write_card
-from headstart.config import did_you_mean, free, from_json
+from headstart.config import check_ranges, did_you_mean, free, from_json
 from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.mixture import Mixture, Source, check_channels, resolve_shares
@@ -66,13 +67,21 @@ class PretrainConfig:
     checkpoint_every: int = 500
     device: str = free("auto")
     """``cpu``, ``cuda`` or ``auto``: a GPU where there is one."""
-    tracker: str = free("tensorboard")
-    """Where metrics go beside JSON lines: tensorboard, none, trackio or wandb."""
+    tracker: Literal["tensorboard", "none", "trackio", "wandb"] = free("tensorboard")
+    """Where metrics go beside JSON lines."""
 
     def __post_init__(self) -> None:
         single = isinstance(self.data, (str, Path))
         data = (self.data,) if single else self.data
         object.__setattr__(self, "data", tuple(str(d) for d in data))
+        none, one = (0, math.inf), (1, math.inf)
+        check_ranges(self, updates=one, seed=(0, 2**32 - 1), validation_episodes=none)
+        check_ranges(self, log_every=one, checkpoint_every=one)
+        check_ranges(self.model, n_layer=one, window=one, demonstration_steps=one, max_words=one)
+        check_ranges(self.model, num_bins=(3, math.inf))
+        check_ranges(self.learner, matrix_learning_rate=none, learning_rate=none)
+        check_ranges(self.learner, weight_decay=none, warmup_updates=none)
+        check_ranges(self.learner, change_coef=none, word_coef=none)
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,9 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
         ValueError: no dataset there, or a damaged one; datasets that cannot be mixed; ``out`` holds
             something else.
     """
-    if config.updates < 1:
-        raise ValueError(f"{config.updates} updates train nothing; use at least 1")
     device = pick_device(config.device)
     train, validation, kept_out = open_data(config)
+    bills = tuple(read_bill(source.path) for source in map(Source.parse, config.data))
     artifact = Artifact.create(out, "pretrain", config, resume, config.tracker)
     if artifact.is_complete:
         remove_training(out / "checkpoint.safetensors")  # where the run died before it did that
@@ -111,7 +119,6 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
         make_loader(part, config.loader, learner.model, config.seed) for part in (train, validation)
     )
     progress = _resume(out, learner, artifact)
-    bills = tuple(read_bill(source.path) for source in map(Source.parse, config.data))
     gpus = int(learner.device.type == "cuda")
     with Meter(spent_so_far(out), gpus) as meter, Meter(progress.cost, gpus) as straight:
         try:

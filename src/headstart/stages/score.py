@@ -7,6 +7,7 @@ imitates, not whether it would succeed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, write_card
+from headstart.config import check_ranges
 from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import evenly_spaced
 from headstart.data.store import Dataset
@@ -44,6 +46,9 @@ class ScoreConfig:
     episodes that were kept out when the model was pre-trained."""
     episodes: int = 5
     """The most episodes of each task, the last ones."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, episodes=(1, math.inf))
 
 
 @dataclass(frozen=True)
@@ -74,23 +79,22 @@ def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any
         ValueError: a missing or damaged model or dataset; no episode to score on; a dataset that
             has changed since the model was trained on it, or with channels it does not know.
     """
-    if config.episodes < 1:
-        raise ValueError(f"{config.episodes} episodes tell nothing; use at least 1")
     model = load_model(Path(config.model))
     exercises = [
         replace(exercise, scored=exercise.scored[-config.episodes :])
         for exercise in (_from_data(config.data) if config.data else _kept_out(config.model))
     ]
+    markers = [Marker(model, exercise) for exercise in exercises]
+    bills = tuple(read_bill(path) for path in (config.model, *config.data))
     artifact = Artifact.create(out, "score", config, resume)
     if artifact.is_complete:
         settle(out)
         return artifact.result()
-    bills = tuple(read_bill(path) for path in (config.model, *config.data))
     rows: list[dict[str, Any]] = []
     with Meter(spent_so_far(out)) as meter:
         try:
-            for exercise in tqdm(exercises, desc="score", unit="task"):
-                rows += Marker(model, exercise).rows()
+            for marker in tqdm(markers, desc="score", unit="task"):
+                rows += marker.rows()
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "score", meter.cost(), bills)
     result = {"arms": means(rows), "rows": rows, "wall_s": meter.cost().wall_s}

@@ -27,11 +27,15 @@ def get_task(task_id: str) -> Task:
     if suite in SUITES and name in SUITES[suite].TASKS:
         return SUITES[suite].TASKS[name]
     known = [task.id for task in all_tasks()]
-    raise ValueError(f"unknown task '{task_id}'{did_you_mean(task_id, known)}")
+    raise ValueError(f"unknown task '{task_id}'{_nearest(task_id, known)}")
 
 
 def get_split(split: str) -> list[Task]:
-    """The tasks of ``suite/split``, e.g. ``metaworld/ml45-train``; also accepts one task's id."""
+    """The tasks of ``suite/split``, e.g. ``metaworld/ml45-train``; also accepts one task's id.
+
+    Raises:
+        ValueError: no such split or task; the message has the nearest names.
+    """
     suite, _, name = split.partition("/")
     if suite in SUITES and name in SUITES[suite].SPLITS:
         return [SUITES[suite].TASKS[n] for n in SUITES[suite].SPLITS[name]]
@@ -39,7 +43,13 @@ def get_split(split: str) -> list[Task]:
     known = splits + [task.id for task in all_tasks()]
     if split in known:
         return [get_task(split)]
-    raise ValueError(f"unknown task or split '{split}'{did_you_mean(split, known)}")
+    raise ValueError(f"unknown task or split '{split}'{_nearest(split, known)}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """``did_you_mean``, and if only the suite was left out, the name with its suite."""
+    whole = [k for k in known if k.partition("/")[2] == name]
+    return f"; did you mean {' or '.join(whole)}?" if whole else did_you_mean(name, known)
 
 
 def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None) -> VecEnv:
