@@ -93,8 +93,8 @@ def check_schema(schema: Schema) -> None:
 
     Raises:
         ValueError: a rate that is not above 0; two channels or cameras of a name, or one without;
-            no such role; no action; a camera's name that no folder or column can have, or a video
-            of odd size.
+            no such role; a camera's name that no folder or column can have, or a video of odd
+            size.
     """
     hz = schema.control_hz
     if not (math.isfinite(hz) and hz > 0):
@@ -113,8 +113,6 @@ def check_schema(schema: Schema) -> None:
                 f"two channels are called '{channel.name}'; give each its own name, e.g. hand/x and"
                 " hand/dx"
             )
-    if not schema.action_channels:
-        raise ValueError('no channel is an action; say which, e.g. Channel("hand/dx", "action")')
     names = [camera.name for camera in schema.cameras]
     for camera in schema.cameras:
         if names.count(camera.name) > 1:
@@ -227,9 +225,8 @@ def check_episode(episode: Episode, schema: Schema, where: str) -> None:
 
     Raises:
         ValueError: no steps, a wrong shape or dtype, or an obs or action that is not finite, but
-            for channels that are missing (NaN) throughout, and a final_obs that is not known; no
-            action at all; a task_id that is not suite/name; pictures of another camera, number or
-            size.
+            for channels that are missing (NaN) throughout, and a final_obs that is not known; a
+            task_id that is not suite/name; pictures of another camera, number or size.
     """
     num_obs, num_actions = len(schema.obs_channels), len(schema.action_channels)
     by_step = (episode.obs, episode.action, episode.reward, episode.success)
@@ -252,8 +249,6 @@ def check_episode(episode: Episode, schema: Schema, where: str) -> None:
             raise ValueError(f"{where}: {name} is {array.dtype} {array.shape}, {expected}")
         if name in ("obs", "action", "final_obs") and not _is_known(name, array, episode):
             raise ValueError(f"{where}: {name} has values that are not finite")
-    if np.isnan(episode.action).all():
-        raise ValueError(f"{where}: action is NaN throughout; there is nothing to learn from it")
     if not all(episode.task_id.partition("/")):
         raise ValueError(f"{where}: task_id '{episode.task_id}' is not suite/name, as 'lab/pour'")
     _check_images(episode, schema.cameras, where)
