@@ -186,11 +186,16 @@ class Dataset:
             frames = self._read_frames(file, schema, [group]).take(pa.array(at))
             stored = v3.png_files(frames, camera)
             return video.decode_png(stored, cameras[camera], self.root / v3.data_path(file))
+        clip = self.clip(episode, camera)
+        self._verify(clip.path.relative_to(self.root).as_posix())
+        with video.VideoFile(clip.path, clip.path) as opened:
+            return opened.frames(clip.start_s + at / self.fps)
+
+    def clip(self, episode: int, camera: str) -> Clip:
+        """Where a video camera's pictures of an episode are; no file is read."""
         file, start_s = self._videos[camera]
-        name = v3.video_path(camera, int(file[episode]))
-        self._verify(name)
-        with video.VideoFile(self.root / name, self.root / name) as opened:
-            return opened.frames(start_s[episode] + at / self.fps)
+        path = self.root / v3.video_path(camera, int(file[episode]))
+        return Clip(path, float(start_s[episode]))
 
     def _wanted(self, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
         wanted = np.arange(self.num_episodes) if indices is None else np.asarray(indices, np.int64)
@@ -242,10 +247,8 @@ class Dataset:
         for camera in self.cameras:
             if camera.storage == "image":
                 stored[camera.name] = v3.png_files(frames, camera.name)
-                continue
-            file, start_s = self._videos[camera.name]
-            path = self.root / v3.video_path(camera.name, int(file[i]))
-            clips[camera.name] = Clip(path, float(start_s[i]))
+            else:
+                clips[camera.name] = self.clip(i, camera.name)
         return video.Pictures(clips, stored, self.cameras, where)
 
     @cached_property
