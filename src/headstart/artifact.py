@@ -56,8 +56,8 @@ NOT_CONTENT = (
 )
 """Top-level names that an artifact's identity leaves out, as it does hidden files and logs."""
 
-CLOCKS = ("wall_s", "core_s", "gpu_s", "flops_per_s")
-"""Names of the numbers in result.json that a clock gave."""
+CLOCKS = ("wall_s", "core_s", "gpu_s", "flops_per_s", "interrupted")
+"""Names of the numbers in result.json that a clock gave, or the tries that were stopped."""
 
 
 class Artifact:
