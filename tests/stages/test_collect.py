@@ -40,7 +40,7 @@ def test_perturbed_episodes_carry_the_experts_own_action(data: Path):
 def account(root: Path) -> tuple[int, int, dict[str, int]]:
     """(simulator steps of the bill, stored, discarded by reason), which have to add up."""
     result, spent = read_json(root / "result.json"), read_bill(root).cost.env_steps
-    assert spent == result["env_steps"] + sum(result["discarded"].values())
+    assert spent is not None and spent == result["env_steps"] + sum(result["discarded"].values())
     assert result["env_steps"] == Dataset(root).num_steps
     return spent, result["env_steps"], result["discarded"]
 
@@ -62,6 +62,12 @@ def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
     spent, stored, discarded = account(tmp_path / "data")
     assert spent > stored > 0
     assert discarded == {"limit": spent - stored, "interrupted": 0}
+
+
+def test_too_few_steps_for_any_episode_are_one_clear_line(tmp_path: Path):
+    config = CollectConfig(split="metaworld/reach", behavior="random", env_steps=300, num_envs=3)
+    with pytest.raises(ValueError, match="no episode ended within 300 .* steps; use 900 or more"):
+        collect(config, tmp_path / "data")
 
 
 @pytest.mark.parametrize("steps", [1, 400])

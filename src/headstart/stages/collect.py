@@ -62,7 +62,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         were stopped. With ``env_steps``, which are stored, they sum to those of the bill.
 
     Raises:
-        ValueError: no such split; ``out`` holds something else.
+        ValueError: no such split; too few steps for an episode; ``out`` holds something else.
     """
     tasks = registry.get_split(config.split)
     check_memory(config.num_envs)
@@ -98,6 +98,11 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "collect", meter.cost())
     result, cost = summary(Dataset(out)), meter.cost()
+    if not result["episodes"]:
+        enough = config.num_envs * config.max_episode_steps
+        raise ValueError(
+            f"no episode ended within {config.env_steps} environment steps; use {enough} or more"
+        )
     limit = sum(abandoned.values())
     interrupted = (cost.env_steps or 0) - result["env_steps"] - limit
     result["discarded"] = {"limit": limit, "interrupted": interrupted}
