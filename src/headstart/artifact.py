@@ -407,7 +407,7 @@ def _read_seal(root: Path) -> dict[str, str]:
 
 def _sealed_files(root: Path) -> list[str]:
     # Episodes may be added to a dataset at any time; its journal has their checksums.
-    dataset = ("data", "meta", "videos") if (root / "meta/info.json").exists() else ()
+    dataset = ("data", "meta", "videos") if (root / "meta/journal.jsonl").exists() else ()
     return ["/".join(parts) for parts in _files(root, (SEAL, *TRACKERS, *dataset))]
 
 
