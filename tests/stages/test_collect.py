@@ -66,7 +66,7 @@ def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
 
 def test_too_few_steps_for_any_episode_are_one_clear_line(tmp_path: Path):
     config = CollectConfig(split="metaworld/reach", behavior="random", env_steps=300, num_envs=3)
-    with pytest.raises(ValueError, match="no episode ended within 300 .* steps; use 900 or more"):
+    with pytest.raises(ValueError, match=r"no episode ended within 300 .* steps; use 900 or more"):
         collect(config, tmp_path / "data")
 
 

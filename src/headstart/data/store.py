@@ -22,12 +22,12 @@ from headstart.data import checks, files, journal, parquet, recovery, video
 from headstart.data import lerobot_v3 as v3
 from headstart.data.journal import Rows
 from headstart.data.writer import DatasetWriter
-from headstart.types import Camera, Channel, Clip, Episode
+from headstart.types import Camera, Clip, Episode, Streams
 
 __all__ = ["Dataset", "DatasetWriter", "demonstrations_of"]
 
 
-class Dataset:
+class Dataset(Streams):
     """A dataset on disk, opened for reading.
 
     Opening verifies that every file is there in its full length. A file is read only after its
@@ -45,19 +45,11 @@ class Dataset:
         self._entries = recovery.entries(found)
         self._verified: set[str] = set()
         schema = checks.schema_of(found.path, found.header)
-        self.channels: tuple[Channel, ...] = schema.channels
+        self.channels = schema.channels
         self.cameras: tuple[Camera, ...] = schema.cameras
         self.control_hz: float = schema.control_hz
         self.instructions: list[str] = list(journal.instructions(found.saves))
         self._rows = Rows(found.saves, len(self.obs_channels))
-
-    @property
-    def obs_channels(self) -> tuple[Channel, ...]:
-        return tuple(c for c in self.channels if c.role in ("observation", "goal"))
-
-    @property
-    def action_channels(self) -> tuple[Channel, ...]:
-        return tuple(c for c in self.channels if c.role == "action")
 
     @property
     def fps(self) -> int:
