@@ -161,9 +161,14 @@ def settle(root: Path | str) -> None:
     """
     bill = read_bill(root)
     if bill.identity.startswith(_UNFINISHED):
-        write_bill(root, replace(bill, identity=manifest(root)))
-    elif (Path(root) / SEAL).exists():
-        return
+        finish(root, bill)
+    elif not (Path(root) / SEAL).exists():
+        seal(root)
+
+
+def finish(root: Path | str, bill: Bill) -> None:
+    """Write a complete artifact's bill, which gets the artifact's identity, and seal it."""
+    write_bill(root, replace(bill, identity=manifest(root)))
     seal(root)
 
 

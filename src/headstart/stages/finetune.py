@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, seal, write_card
+from headstart.artifact import Artifact, write_card
 from headstart.data.cache import open_cache
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
@@ -20,11 +20,11 @@ from headstart.ledger import (
     Bill,
     Cost,
     Meter,
+    finish,
     read_bill,
     settle,
     share_of,
     spent_so_far,
-    write_bill,
     write_unfinished_bill,
 )
 from headstart.model.checkpoint import load_model, save_model
@@ -186,8 +186,7 @@ class School:
                 "- Use: `headstart.load_policy(folder, task, prompt).act(obs)`.",
             ],
         )
-        write_bill(root, Bill(manifest(root), FINETUNED_MODEL, name, cost, self._bills))
-        seal(root)
+        finish(root, Bill("", FINETUNED_MODEL, name, cost, self._bills))
 
     def _examine(
         self, task: Task, shown: list[Episode], arm: str, model: Transformer, meter: Meter
