@@ -75,6 +75,8 @@ class VideoFile:
             self.pixel_format: str = context.pix_fmt or "unknown"
             self.height: int = context.height
             self.width: int = context.width
+            # One for all frames: setting one up takes longer than to convert a small frame.
+            self._converter = av.video.reformatter.VideoReformatter()
 
     def times_s(self) -> np.ndarray:
         """(N,) float64: when each frame is shown, in order [s]; no frame is decoded."""
@@ -104,7 +106,8 @@ class VideoFile:
                         break
                 if current is None or current.time is None or current.time > wanted + TOLERANCE_S:
                     raise ValueError(f"{self._where}: no frame at {wanted:.6f} s")
-                found[place] = current.to_ndarray(format="rgb24")
+                rgb = self._converter.reformat(current, format="rgb24")
+                found[place] = rgb.to_ndarray()
         return found
 
     def close(self) -> None:
