@@ -57,6 +57,7 @@ class VideoFile:
 
     def __init__(self, content: Path | bytes, where: object) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         self._where = where
         with _one_line(where):
@@ -76,7 +77,7 @@ class VideoFile:
             self.height: int = context.height
             self.width: int = context.width
             # One for all frames: setting one up takes longer than to convert a small frame.
-            self._converter = av.video.reformatter.VideoReformatter()
+            self._converter = VideoReformatter()
 
     def times_s(self) -> np.ndarray:
         """(N,) float64: when each frame is shown, in order [s]; no frame is decoded."""
