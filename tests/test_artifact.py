@@ -300,7 +300,7 @@ def test_a_seal_finds_what_is_missing_and_what_is_extra(sealed):
 
 
 def test_a_seal_leaves_a_datasets_own_files_to_its_journal(sealed):
-    for name in ("meta/info.json", "data/chunk-000/file-000.parquet", "videos/front/file.mp4"):
+    for name in ("meta/journal.jsonl", "data/chunk-000/file-000.parquet", "videos/front/file.mp4"):
         write_bytes(sealed / name, b"more")
     assert check_seal(sealed) == []
 

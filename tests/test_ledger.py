@@ -8,6 +8,7 @@ import pytest
 
 from headstart import ledger
 from headstart.artifact import check_seal, write_json
+from headstart.config import to_json
 from headstart.ledger import (
     Bill,
     Cost,
@@ -116,6 +117,13 @@ def test_a_damaged_bill_is_refused(tmp_path):
 
 
 CURVE = [(0.0, 0.0), (100.0, 0.4), (200.0, 0.8), (300.0, 0.6)]
+
+
+def test_a_bill_of_too_many_generations_is_one_clear_line(tmp_path):
+    before, after = json.dumps(to_json(Bill("0", "merge", "x", DATA))).split("[]")
+    (tmp_path / "ledger.json").write_text(f"{before}[" * 300 + f"]{after}" * 300)
+    with pytest.raises(ValueError, match=r"ledger\.json: ancestors of ancestors, nested too deep"):
+        read_bill(tmp_path)
 
 
 def test_the_price_is_at_the_first_measurement_that_reaches_the_threshold():

@@ -56,8 +56,8 @@ NOT_CONTENT = (
 )
 """Top-level names that an artifact's identity leaves out, as it does hidden files and logs."""
 
-CLOCKS = ("wall_s", "core_s", "gpu_s", "flops_per_s")
-"""Names of the numbers in result.json that a clock gave."""
+CLOCKS = ("wall_s", "core_s", "gpu_s", "flops_per_s", "interrupted")
+"""Names of the numbers in result.json that a clock gave, or the tries that were stopped."""
 
 
 class Artifact:
@@ -407,7 +407,7 @@ def _read_seal(root: Path) -> dict[str, str]:
 
 def _sealed_files(root: Path) -> list[str]:
     # Episodes may be added to a dataset at any time; its journal has their checksums.
-    dataset = ("data", "meta", "videos") if (root / "meta/info.json").exists() else ()
+    dataset = ("data", "meta", "videos") if (root / "meta/journal.jsonl").exists() else ()
     return ["/".join(parts) for parts in _files(root, (SEAL, *TRACKERS, *dataset))]
 
 

@@ -161,9 +161,14 @@ def settle(root: Path | str) -> None:
     """
     bill = read_bill(root)
     if bill.identity.startswith(_UNFINISHED):
-        write_bill(root, replace(bill, identity=manifest(root)))
-    elif (Path(root) / SEAL).exists():
-        return
+        finish(root, bill)
+    elif not (Path(root) / SEAL).exists():
+        seal(root)
+
+
+def finish(root: Path | str, bill: Bill) -> None:
+    """Write a complete artifact's bill, which gets the artifact's identity, and seal it."""
+    write_bill(root, replace(bill, identity=manifest(root)))
     seal(root)
 
 
@@ -171,13 +176,16 @@ def read_bill(root: Path | str) -> Bill:
     """The bill of the artifact in ``root``; without one, a bill whose cost is unknown.
 
     Raises:
-        ValueError: ledger.json is damaged.
+        ValueError: ledger.json is damaged, or has some 200 generations of ancestors.
     """
     root = Path(root)
     path = root / "ledger.json"
     if not path.exists():
         return Bill(f"unknown-{_place(root)}", "unknown", root.name, Cost.unknown())
-    return from_json(Bill, read_sealed_json(root, path.name), where=str(path))
+    try:
+        return from_json(Bill, read_sealed_json(root, path.name), where=str(path))
+    except RecursionError:
+        raise ValueError(f"{path}: ancestors of ancestors, nested too deeply to be read") from None
 
 
 def total(bills: Sequence[Bill]) -> Cost:

@@ -49,8 +49,24 @@ class Clip:
     start_s: float
 
 
+class Streams:
+    """What has channels, and their order in the arrays."""
+
+    channels: tuple[Channel, ...]
+
+    @property
+    def obs_channels(self) -> tuple[Channel, ...]:
+        """Observation and goal channels, in the order of ``obs``'s columns."""
+        return tuple(c for c in self.channels if c.role in ("observation", "goal"))
+
+    @property
+    def action_channels(self) -> tuple[Channel, ...]:
+        """Action channels, in the order of ``action``'s columns."""
+        return tuple(c for c in self.channels if c.role == "action")
+
+
 @dataclass(frozen=True)
-class Task:
+class Task(Streams):
     """What is to be done, on which body. ``id`` is ``suite/name``.
 
     Example: ``Task("metaworld", "door-unlock", "unlock the door ...", channels=(...),
@@ -68,16 +84,6 @@ class Task:
     @property
     def id(self) -> str:
         return f"{self.suite}/{self.name}"
-
-    @property
-    def obs_channels(self) -> tuple[Channel, ...]:
-        """Observation and goal channels, in the order of ``obs``'s columns."""
-        return tuple(c for c in self.channels if c.role in ("observation", "goal"))
-
-    @property
-    def action_channels(self) -> tuple[Channel, ...]:
-        """Action channels, in the order of ``action``'s columns."""
-        return tuple(c for c in self.channels if c.role == "action")
 
 
 @dataclass

@@ -53,6 +53,16 @@ def test_a_line_that_was_changed_or_removed_is_found(tmp_path):
         journal.read(path)
 
 
+@pytest.mark.parametrize("value", [b"[" * 50_000 + b"]" * 50_000, b"9" * 5000, b"?", b"\xff"])
+def test_a_line_with_the_right_hash_that_is_no_json_of_ours_is_damaged(tmp_path, value):
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    body = b'{"save":' + value
+    rewrite(path, path.read_bytes() + body + journal._tail(body) + b"\n")
+    with pytest.raises(journal.DamagedError, match="damaged: line 2 is not what was written"):
+        journal.read(path)
+
+
 @pytest.mark.parametrize("rest", [b"", b'{"save":1', b"\0\0\0\0", b"\0\0\0\0\n"])
 def test_a_last_line_without_an_end_does_not_count(tmp_path, rest):
     path = tmp_path / "journal.jsonl"

@@ -62,6 +62,14 @@ def test_batches_made_ahead_are_those_made_one_by_one():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("last", [7, 8, 11])
+def test_no_batch_is_made_that_nobody_takes(monkeypatch: pytest.MonkeyPatch, last: int):
+    loader, made = sequences.loader(config()), []
+    monkeypatch.setattr(loader, "batch", made.append)
+    assert len(list(loader.batches(7, last))) == last - 7
+    assert made == list(range(7, last))
+
+
 def test_a_column_of_labels_that_are_the_actions_may_be_left_out():
     data = sequences.trajectories()
     short = sequences.trajectories()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.artifact import read_json, write_json
+from headstart.artifact import manifest, read_json, write_json
 from headstart.data import tools
 from headstart.data.compact import compact
 from headstart.data.store import Dataset, DatasetWriter
@@ -152,7 +152,7 @@ def test_merge_marks_channels_that_a_source_lacks_as_missing(tmp_path):
         ({"cameras": (Camera("arm", 4, 6),)}, "their cameras are none and arm 4 x 6 (video)"),
         (
             {"channels": (Channel("hand/x", "observation", "cm"), *CHANNELS[1:])},
-            "channel 'hand/x' is observation [m] and observation [cm]",
+            "b: channel 'hand/x' is observation [cm], in",
         ),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_merged_dataset_owes_its_sources_once(tmp_path):
     config = tools.MergeConfig(sources=(tmp_path / "a", tmp_path / "b"), out=tmp_path / "c")
     tools.merge(config)
     bill = read_bill(tmp_path / "c")
-    assert bill.stage == "merge"
+    assert (bill.stage, bill.name, bill.identity) == ("merge", "c", manifest(tmp_path / "c"))
     assert total([bill]).env_steps == 100 + 10 + 5
 
 

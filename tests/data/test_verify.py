@@ -1,4 +1,6 @@
 import contextlib
+import hashlib
+import json
 import shutil
 from itertools import pairwise
 
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from headstart.artifact import Artifact, read_json, seal, write_card
-from headstart.data import files
+from headstart.data import files, journal
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.verify import Problem, repair, verify
 from headstart.stages.collect import CollectConfig
@@ -242,6 +244,72 @@ def test_a_repair_that_is_interrupted_is_finished_by_the_next(run, monkeypatch, 
     expected = [film(0, 3), film(1, 4), film(3, 3)]
     assert [bits(e) for e in dataset.episodes()] == [bits(e) for e in expected]
     assert verify(run) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "keys", "value"),
+    [
+        (1, ("files",), "none"),
+        (1, ("files", 0, "bytes"), -1),
+        (1, ("first_episode",), float("inf")),
+        (1, ("episodes", "length"), [-3, 4]),
+        (1, ("episodes", "length"), "3, 4"),
+        (1, ("episodes", "videos"), {}),
+        (1, ("episodes", "videos", "top", "start_s"), ["a", "b"]),
+        (2, ("episodes", "final_obs"), [1]),
+        (2, ("instructions",), []),
+        (2, ("episodes",), None),
+        (2, ("files", 0, "path"), {"a": 1}),
+        (2, ("save",), [[]]),
+        (4, ("files",), 7),
+    ],
+)
+def test_a_journal_of_wrong_types_is_repaired(run, line, keys, value):
+    """Its hashes are right, so somebody made it; the episodes are told of in meta/episodes too."""
+    confuse(run / JOURNAL, line, keys, value)
+    with pytest.raises(ValueError, match=r"journal\.jsonl: [^\n]*$"):
+        Dataset(run)
+    repaired = repair(run)
+    assert all("\n" not in line for line in repaired.dropped)
+    dataset, saved = Dataset(run), [film(0, 3), film(1, 4), film(2, 2), film(3, 3)]
+    assert repaired.kept_episodes == dataset.num_episodes == 4 - len(repaired.dropped)
+    assert all(bits(e) in [bits(s) for s in saved] for e in dataset.episodes())
+    assert verify(run) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("channels",), "none"),
+        (("channels", 0, "unit"), None),
+        (("channels", 0), {"name": "hand/x", "role": "observation"}),
+        (("cameras", 0), {"name": "top", "height": 32, "width": 64}),
+        (("cameras", 0, "height"), -32),
+        (("control_hz",), "20"),
+    ],
+)
+def test_a_header_of_wrong_types_is_one_clear_line(run, keys, value):
+    confuse(run / JOURNAL, 0, keys, value)
+    for use in (repair, Dataset, lambda root: DatasetWriter(root, FILMED)):
+        with pytest.raises(ValueError, match=r"journal\.jsonl: its header makes no sense[^\n]*$"):
+            use(run)
+
+
+def confuse(path, line: int, keys: tuple, value) -> None:
+    """Give a part of a journal's line another value, and all lines the hashes that are right."""
+    found = journal.read(path)
+    records = [found.header, *found.records]
+    holder = records[line]
+    for key in keys[:-1]:
+        holder = holder[key]
+    holder[keys[-1]] = value
+    lines, previous = [], ""
+    for record in records:
+        facts = {k: v for k, v in record.items() if k != "sha256"} | {"previous": previous}
+        body = json.dumps(facts, separators=(",", ":")).encode()[:-1]
+        previous = hashlib.sha256(body).hexdigest()
+        lines.append(body + f',"sha256":"{previous}"}}\n'.encode())
+    rewrite(path, b"".join(lines))
 
 
 def test_what_neither_journal_nor_info_describes_cannot_be_repaired(tmp_path):

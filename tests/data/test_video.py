@@ -9,15 +9,16 @@ from headstart.artifact import read_json
 from headstart.data import video
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.verify import verify
+from headstart.data.video import VideoFile
 from headstart.types import Camera, Clip
 from recordings import FILMED, TOP, WRIST, bits, film, grey, save, shades
 
 VIDEOS = "videos/observation.images.top/chunk-000"
 
 
-def write_mp4(path, values: list[int], times: list[int] | None = None) -> None:
+def write_mp4(path, values: list[int], times: list[int] | None = None, options=None) -> None:
     """A file of somebody else's: frames of these shades at these multiples of 1/20 s."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=20, options={"g": "12", "bf": "2"})
         stream.height, stream.width, stream.pix_fmt = TOP.height, TOP.width, "yuv420p"
         for picture, time in zip(grey(values, TOP), times or range(len(values)), strict=True):
@@ -171,6 +172,46 @@ def test_a_damaged_video_is_refused_before_it_is_decoded(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^{path}: damaged: its checksum"):
         dataset.images(0, "top")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b"avc1", b"zzzz", "damaged, or of a codec that is not known here"),
+        (b"vide", b"soun", "(has no video|damaged)"),
+    ],
+)
+def test_a_video_that_cannot_be_parsed_is_one_line_that_names_the_file(tmp_path, old, new, problem):
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, [10, 20, 30])
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    with pytest.raises(ValueError, match=rf"^{path}: {problem}[^\n]*$"):
+        VideoFile(path, path)
+
+
+@pytest.mark.parametrize("first", ["moov", "mdat"])
+def test_a_video_that_was_cut_short_is_refused_wherever_the_cut_is(tmp_path, first):
+    path = tmp_path / "clip.mp4"
+    options = {"movflags": "+faststart"} if first == "moov" else {}
+    write_mp4(path, [10, 20, 30], options=options)
+    content = path.read_bytes()
+    assert content.index(first.encode()) < content.index(b"mdat" if first == "moov" else b"moov")
+    for kept in range(0, len(content), 7):
+        path.write_bytes(content[:kept])
+        with pytest.raises(ValueError, match=rf"^{path}: [^\n]*$"), VideoFile(path, path) as file:
+            file.frames(np.arange(3) / 20)
+
+
+def test_what_is_written_about_a_video_need_not_be_unicode(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, [10, 20, 30])
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"\xa4avf"))
+    with VideoFile(path, path) as file:
+        assert shades(file.frames(file.times_s())) == [10, 20, 30]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart.data import parquet, video
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.view import Server, build_page, opened, pack, png, write_page
 from headstart.types import Camera, Channel, Clip, Episode, Task
@@ -219,6 +220,19 @@ def test_pictures_are_served_without_loss(server):
 def test_a_browser_without_the_codec_gets_pictures_of_the_film(server, root):
     _, content, _ = ask(server, "/episodes/3/cameras/0/2")
     np.testing.assert_array_equal(read_png(content), Dataset(root).images(3, "front", [2])[0])
+
+
+def test_no_file_is_parsed_in_the_users_process(server, root, tmp_path, monkeypatch):
+    def parsed(*_: object, **__: object) -> None:
+        raise AssertionError("parsed here")
+
+    for module, name in ((parquet, "decode"), (video, "VideoFile"), (video, "decode_png")):
+        monkeypatch.setattr(module, name, parsed)
+    for address in ("/", "/outcomes", *(f"/episodes/2{rest}" for rest in (
+        "", "/cameras/0", "/cameras/0/1", "/cameras/1/1",
+    ))):  # fmt: skip
+        assert ask(server, address)[0] == 200, address
+    assert write_page(root, tmp_path / "page.html", 1) == (1, 5)
 
 
 def test_a_damaged_episode_is_one_line_and_the_others_stay(tmp_path):

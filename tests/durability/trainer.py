@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from headstart.artifact import CLOCKS
+
 STAGES = ("collect", "pretrain", "finetune", "reinforce")
-MEASURED = ("wall_s", "core_s", "gpu_s", "flops_per_s", "charts/core_s")
-"""What is measured in seconds is another every time."""
+MEASURED = (*CLOCKS, "charts/core_s")
+"""What is measured in seconds, or tells of tries that were stopped, is another every time."""
 
 
 SAYS_SO = "going on from the checkpoint before it"

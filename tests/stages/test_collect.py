@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from headstart.artifact import manifest, read_json
 from headstart.data.store import Dataset
 from headstart.ledger import read_bill
+from headstart.rollout import Interaction
 from headstart.stages import collect as stage
 from headstart.stages.collect import CollectConfig, collect
 
@@ -32,6 +35,63 @@ def test_perturbed_episodes_carry_the_experts_own_action(data: Path):
     for episode in episodes:
         differs = not np.array_equal(episode.label, episode.action)
         assert differs == (episode.behavior == "perturbed-expert")
+
+
+def account(root: Path) -> tuple[int, int, dict[str, int]]:
+    """(simulator steps of the bill, stored, discarded by reason), which have to add up."""
+    result, spent = read_json(root / "result.json"), read_bill(root).cost.env_steps
+    assert spent is not None and spent == result["env_steps"] + sum(result["discarded"].values())
+    assert result["env_steps"] == Dataset(root).num_steps
+    return spent, result["env_steps"], result["discarded"]
+
+
+def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert account(data)[2] == {"limit": 0, "interrupted": 0}
+    config = CollectConfig(split="metaworld/push", env_steps=300, num_envs=3)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "summary", stop)  # all is recorded, and nothing is written of it
+        with pytest.raises(KeyboardInterrupt):
+            collect(config, tmp_path / "data")
+    collect(config, tmp_path / "data", resume=True)
+    spent, stored, discarded = account(tmp_path / "data")
+    assert spent > stored > 0
+    assert discarded == {"limit": spent - stored, "interrupted": 0}
+
+
+def test_too_few_steps_for_any_episode_are_one_clear_line(tmp_path: Path):
+    config = CollectConfig(split="metaworld/reach", behavior="random", env_steps=300, num_envs=3)
+    with pytest.raises(ValueError, match=r"no episode ended within 300 .* steps; use 900 or more"):
+        collect(config, tmp_path / "data")
+
+
+@pytest.mark.parametrize("steps", [1, 400])
+def test_steps_of_an_interrupted_try_are_discarded_and_paid_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+):
+    step, done = Interaction.step, []
+
+    def stopping(*arguments: Any) -> Any:
+        done.append(1)
+        if len(done) > steps:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interaction, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            collect(CONFIG, tmp_path / "data")
+    collect(CONFIG, tmp_path / "data", resume=True)
+    straight, resumed = account(data), account(tmp_path / "data")
+    assert resumed[1] == straight[1]
+    assert resumed[2] == {"limit": 0, "interrupted": resumed[0] - straight[0]}
+    assert resumed[0] > straight[0]
+    assert manifest(tmp_path / "data") == manifest(data), "the same data, whatever it cost"
 
 
 def test_an_interrupted_collection_resumes_to_the_same_data(

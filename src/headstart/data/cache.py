@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 
 from headstart.artifact import read_json, write_json
+from headstart.data.files import flush
 from headstart.data.store import Dataset
 from headstart.data.trajectories import Trajectories
 from headstart.types import Channel
@@ -142,13 +143,13 @@ def _build(dataset: Dataset, num_steps: np.ndarray, folder: Path, home: Path) ->
         if solved is None:
             solved = _write_steps(dataset, num_steps, half / _STEPS, labelled=True)
         assert solved is not None
-        with (half / _SOLVED).open("wb") as file:
-            np.save(file, solved)
-            _sync(file)
+        np.save(half / _SOLVED, solved)
+        for name in (_STEPS, _SOLVED):
+            flush(half / name)
         files = {name: _describe(half / name) for name in (_STEPS, _SOLVED)}
         write_json(half / _HEADER, {"layout": LAYOUT, "block_bytes": BLOCK_BYTES, "files": files})
         os.rename(half, home)
-        _sync_folder(folder)
+        flush(folder)
     except OSError as error:
         shutil.rmtree(half, ignore_errors=True)
         error.filename = error.filename or str(half)  # a full disk does not say where
@@ -176,7 +177,6 @@ def _write_steps(
             label = [episode.label] if labelled else []
             rows = np.concatenate([episode.obs, episode.action, *label], axis=1, dtype="<f4")
             file.write(rows.data)
-        _sync(file)
     return solved
 
 
@@ -234,16 +234,3 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

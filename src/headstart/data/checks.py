@@ -69,6 +69,8 @@ def schema_of(path: Path, header: Record) -> Task:
             _expect(_numbers([camera.height, camera.width], 2, 1, 2**14), "a camera's size")
         hz = schema.control_hz
         _expect(type(hz) is float and math.isfinite(hz) and 0 < hz < 1e6, "control_hz")
+        written = journal.header_of(schema.channels, schema.cameras, hz)
+        _expect({name: header[name] for name in written} == written, "a missing name or unit")
         v3.check_schema(schema)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f": {error}" if type(error) is ValueError else ""

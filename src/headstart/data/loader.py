@@ -128,10 +128,12 @@ class Loader:
     def batches(self, first: int, last: int) -> Iterator[TokenBatch]:
         """The batches of updates ``first`` to ``last - 1``, made ahead in a thread."""
         with ThreadPoolExecutor(1, "loader") as thread:
-            ahead = deque(thread.submit(self.batch, k) for k in range(first, first + AHEAD))
-            for update in range(first, last):
-                yield ahead.popleft().result()
-                ahead.append(thread.submit(self.batch, update + AHEAD))
+            ahead = deque()
+            for update in range(first, last + AHEAD):
+                if update >= first + AHEAD:
+                    yield ahead.popleft().result()
+                if update < last:
+                    ahead.append(thread.submit(self.batch, update))
 
     def _draw_cue(self, rng: np.random.Generator) -> int:
         told, shown = self.config.told, self.config.shown

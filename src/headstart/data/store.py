@@ -22,12 +22,12 @@ from headstart.data import checks, files, journal, parquet, recovery, video
 from headstart.data import lerobot_v3 as v3
 from headstart.data.journal import Rows
 from headstart.data.writer import DatasetWriter
-from headstart.types import Camera, Channel, Clip, Episode
+from headstart.types import Camera, Clip, Episode, Streams
 
 __all__ = ["Dataset", "DatasetWriter", "demonstrations_of"]
 
 
-class Dataset:
+class Dataset(Streams):
     """A dataset on disk, opened for reading.
 
     Opening verifies that every file is there in its full length. A file is read only after its
@@ -45,19 +45,11 @@ class Dataset:
         self._entries = recovery.entries(found)
         self._verified: set[str] = set()
         schema = checks.schema_of(found.path, found.header)
-        self.channels: tuple[Channel, ...] = schema.channels
+        self.channels = schema.channels
         self.cameras: tuple[Camera, ...] = schema.cameras
         self.control_hz: float = schema.control_hz
         self.instructions: list[str] = list(journal.instructions(found.saves))
         self._rows = Rows(found.saves, len(self.obs_channels))
-
-    @property
-    def obs_channels(self) -> tuple[Channel, ...]:
-        return tuple(c for c in self.channels if c.role in ("observation", "goal"))
-
-    @property
-    def action_channels(self) -> tuple[Channel, ...]:
-        return tuple(c for c in self.channels if c.role == "action")
 
     @property
     def fps(self) -> int:
@@ -186,11 +178,16 @@ class Dataset:
             frames = self._read_frames(file, schema, [group]).take(pa.array(at))
             stored = v3.png_files(frames, camera)
             return video.decode_png(stored, cameras[camera], self.root / v3.data_path(file))
+        clip = self.clip(episode, camera)
+        self._verify(clip.path.relative_to(self.root).as_posix())
+        with video.VideoFile(clip.path, clip.path) as opened:
+            return opened.frames(clip.start_s + at / self.fps)
+
+    def clip(self, episode: int, camera: str) -> Clip:
+        """Where a video camera's pictures of an episode are; no file is read."""
         file, start_s = self._videos[camera]
-        name = v3.video_path(camera, int(file[episode]))
-        self._verify(name)
-        with video.VideoFile(self.root / name, self.root / name) as opened:
-            return opened.frames(start_s[episode] + at / self.fps)
+        path = self.root / v3.video_path(camera, int(file[episode]))
+        return Clip(path, float(start_s[episode]))
 
     def _wanted(self, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
         wanted = np.arange(self.num_episodes) if indices is None else np.asarray(indices, np.int64)
@@ -242,10 +239,8 @@ class Dataset:
         for camera in self.cameras:
             if camera.storage == "image":
                 stored[camera.name] = v3.png_files(frames, camera.name)
-                continue
-            file, start_s = self._videos[camera.name]
-            path = self.root / v3.video_path(camera.name, int(file[i]))
-            clips[camera.name] = Clip(path, float(start_s[i]))
+            else:
+                clips[camera.name] = self.clip(i, camera.name)
         return video.Pictures(clips, stored, self.cameras, where)
 
     @cached_property

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import tyro
 
-from headstart.artifact import Artifact, manifest, seal, write_card
+from headstart.artifact import Artifact, write_card
 from headstart.config import did_you_mean
-from headstart.data import files
+from headstart.data import files, mixture
 from headstart.data import lerobot_v3 as v3
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.summary import succeeded, summary
-from headstart.ledger import Bill, Meter, read_bill, write_bill
+from headstart.ledger import Bill, Meter, finish, read_bill
 from headstart.types import Camera, Channel, Episode, Task
 
 BATCH_BYTES = 64 * 2**20
@@ -201,7 +201,6 @@ def union(datasets: Sequence[Dataset]) -> v3.Schema:
             unit.
     """
     first = datasets[0]
-    channels: dict[str, Channel] = {}
     for dataset in datasets:
         pair = f"{first.root} and {dataset.root} cannot be merged:"
         if dataset.control_hz != first.control_hz:
@@ -213,14 +212,9 @@ def union(datasets: Sequence[Dataset]) -> v3.Schema:
             raise ValueError(
                 f"{pair} their cameras are {_views(first.cameras)} and {_views(dataset.cameras)}"
             )
-        for channel in dataset.channels:
-            known = channels.setdefault(channel.name, channel)
-            if known != channel:
-                raise ValueError(
-                    f"{pair} channel '{channel.name}' is {known.role} [{known.unit}] and"
-                    f" {channel.role} [{channel.unit}]"
-                )
-    return Task("merge", "", "", tuple(channels.values()), 0, first.control_hz, first.cameras)
+    mixture.check_channels([(dataset.root, dataset.channels) for dataset in datasets])
+    channels = mixture.union([dataset.channels for dataset in datasets])
+    return Task("merge", "", "", channels, 0, first.control_hz, first.cameras)
 
 
 def in_batches(
@@ -306,9 +300,7 @@ def _write(
         ]
         write_card(folder, out.name, lines)
         artifact.write_result(result)
-        cost = meter.cost()
-        write_bill(folder, Bill(manifest(folder), verb, out.name, cost, ancestors))
-        seal(folder)
+        finish(folder, Bill("", verb, out.name, meter.cost(), ancestors))
     return result
 
 

@@ -155,7 +155,7 @@ def repair(root: Path | str) -> Repaired:
 
 
 _NEW = ".repaired"
-_NO_SENSE = (ValueError, LookupError, TypeError, AttributeError)
+_NO_SENSE = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 """What lines raise that are whole and make no sense."""
 
 
@@ -168,7 +168,7 @@ def _schema(root: Path) -> Task:
     path = root / "meta/info.json"
     try:
         return checks.schema_of(path, read_json(path)[v3.OWN])
-    except (ValueError, LookupError, TypeError):
+    except _NO_SENSE:
         raise ValueError(
             f"{root}: neither {journal.NAME} nor meta/info.json can be read; there is nothing to"
             " repair it by"
@@ -190,7 +190,6 @@ class _Row:
     number: int
     file: int
     group: int
-    num_steps: int
     facts: dict[str, Any]
     sha256: str
     videos: dict[str, tuple[Path, float, str]] = field(default_factory=dict)
@@ -257,7 +256,7 @@ def _rows(root: Path, schema: Task) -> list[_Row]:
 def _journal_rows(root: Path, save: Record, videos: dict[str, str]) -> Iterator[_Row]:
     own = save["episodes"]
     final_obs = journal.decode_floats([own["final_obs"]]).reshape(len(own["length"]), -1)
-    for i, num_steps in enumerate(own["length"]):
+    for i in range(len(own["length"])):
         places = {}
         for camera, place in own["videos"].items():
             name = v3.video_path(camera, place["file"][i])
@@ -272,7 +271,7 @@ def _journal_rows(root: Path, save: Record, videos: dict[str, str]) -> Iterator[
             "final_obs": final_obs[i],
         }
         number = int(save["first_episode"]) + i
-        yield _Row(number, int(save["save"]), i, num_steps, facts, own["sha256"][i], places)
+        yield _Row(number, int(save["save"]), i, facts, own["sha256"][i], places)
 
 
 def _derived_rows(root: Path, schema: Task) -> Iterator[_Row]:
@@ -300,7 +299,7 @@ def _derived_rows(root: Path, schema: Task) -> Iterator[_Row]:
         facts = {n: row[n] for n in ("task_id", "behavior", "seed", "terminated", "truncated")}
         facts["instruction"] = row["tasks"][0]
         facts["final_obs"] = np.array(row.get("final_obs", []), np.float32)
-        yield _Row(row["episode_index"], number, group, row["length"], facts, row["sha256"], places)
+        yield _Row(row["episode_index"], number, group, facts, row["sha256"], places)
 
 
 def _intact_episodes(
@@ -313,8 +312,9 @@ def _intact_episodes(
     for row in rows:
         try:
             kept.append(_read_episode(path, content, schema, row))
-        except ValueError as error:
-            reason = str(error).replace(f"{root}/", "")
+        except _NO_SENSE as error:
+            told = str(error) if type(error) is ValueError else "what is recorded makes no sense"
+            reason = told.replace(f"{root}/", "")
             dropped.append(f"episode {row.number} ({row.facts['task_id']}): {reason}")
     return kept
 
@@ -336,6 +336,6 @@ def _read_episode(path: Path, content: bytes, schema: Task, row: _Row) -> Episod
         video_path, start_s, sha256 = row.videos[camera.name]
         if files.sha256(video_path) != sha256:
             raise ValueError(f"{video_path}: damaged: its checksum is not the one recorded")
-        clips[camera.name] = Clip(video_path, start_s)
+        clips[camera.name] = Clip(video_path, float(start_s))
     episode.images = video.Pictures(clips, stored, schema.cameras, path)
     return episode

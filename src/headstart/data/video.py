@@ -7,6 +7,7 @@ Frame k of a file that we encode is at k / fps seconds exactly, every second fra
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -56,27 +57,35 @@ class VideoFile:
 
     def __init__(self, content: Path | bytes, where: object) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         self._where = where
-        source = io.BytesIO(content) if isinstance(content, bytes) else str(content)
         with _one_line(where):
+            if isinstance(content, Path):
+                _check_whole(content)
+            source = io.BytesIO(content) if isinstance(content, bytes) else str(content)
             # Only mp4: other formats may name further files to be opened.
-            self._container: Any = av.open(source, "r", format="mp4")
+            self._container: Any = av.open(source, "r", format="mp4", metadata_errors="replace")
             if not self._container.streams.video:
                 raise ValueError(f"{where}: has no video")
             self._stream: Any = self._container.streams.video[0]
-            self.codec: str = self._stream.codec_context.name.removeprefix("lib")
-            self.pixel_format: str = self._stream.codec_context.pix_fmt or "unknown"
-            self.height: int = self._stream.codec_context.height
-            self.width: int = self._stream.codec_context.width
+            context: Any = self._stream.codec_context
+            if context is None:
+                raise ValueError(f"{where}: damaged, or of a codec that is not known here")
+            self.codec: str = context.name.removeprefix("lib")
+            self.pixel_format: str = context.pix_fmt or "unknown"
+            self.height: int = context.height
+            self.width: int = context.width
+            # One for all frames: setting one up takes longer than to convert a small frame.
+            self._converter = VideoReformatter()
 
     def times_s(self) -> np.ndarray:
         """(N,) float64: when each frame is shown, in order [s]; no frame is decoded."""
         with _one_line(self._where):
             ticks = [p.pts for p in self._container.demux(self._stream) if p.size]
-        if any(tick is None for tick in ticks):
-            raise ValueError(f"{self._where}: damaged: a frame has no time stamp")
-        return np.sort(np.array(ticks, np.int64)) * float(self._stream.time_base)
+            if any(tick is None for tick in ticks):
+                raise ValueError(f"{self._where}: damaged: a frame has no time stamp")
+            return np.sort(np.array(ticks, np.int64)) * float(self._stream.time_base)
 
     def frames(self, times_s: np.ndarray) -> np.ndarray:
         """The frames at these times, (n, H, W, 3) uint8 RGB.
@@ -98,7 +107,8 @@ class VideoFile:
                         break
                 if current is None or current.time is None or current.time > wanted + TOLERANCE_S:
                     raise ValueError(f"{self._where}: no frame at {wanted:.6f} s")
-                found[place] = current.to_ndarray(format="rgb24")
+                rgb = self._converter.reformat(current, format="rgb24")
+                found[place] = rgb.to_ndarray()
         return found
 
     def close(self) -> None:
@@ -208,13 +218,35 @@ class Pictures(Mapping[str, "np.ndarray | Clip"]):
         return len(self._cameras)
 
 
+def _check_whole(path: Path) -> None:
+    """Refuse an mp4 file that was cut short, of which the decoder would read the rest.
+
+    The file is a row of boxes that begin with their length in bytes and their kind; a length of 1
+    stands for a longer number after the kind (ISO/IEC 14496-12, 4.2).
+    """
+    with path.open("rb") as file:
+        total, start = file.seek(0, 2), 0
+        while start + 16 <= total:
+            file.seek(start)
+            length, kind, long = struct.unpack(">I4sQ", file.read(16))
+            length = long if length == 1 else length
+            if kind in (b"moov", b"mdat") and start + length > total:
+                raise EOFError(f"cut short: {total} bytes, {start + length} expected")
+            if length < 8:  # 0: the rest of the file
+                return
+            start += length
+
+
 @contextmanager
 def _one_line(where: object) -> Iterator[None]:
     """Turns what the decoder raises into one line that names the file."""
     from av.error import FFmpegError
 
+    # av raises the last four where a stream or a frame lacks what it expects.
+    expected = (FFmpegError, OSError, EOFError, LookupError)
+    expected += (AttributeError, TypeError, ArithmeticError, UnicodeError)
     try:
         yield
-    except (FFmpegError, EOFError, LookupError) as error:
+    except expected as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{where}: damaged: {text}") from None

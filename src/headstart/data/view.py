@@ -1,7 +1,8 @@
 """A page to look at a dataset in: served on this machine, or written to one file.
 
 The server reads one episode at a time, when the page asks for it, so that a dataset of any size
-opens at once. Addresses hold numbers only, never a path::
+opens at once. What C code parses, tables and pictures, is read in a process of its own (guard.py).
+Addresses hold numbers only, never a path::
 
     /                          the page, with one row per episode
     /outcomes                  a byte per episode: did it succeed
@@ -24,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ import numpy as np
 from headstart.artifact import write_bytes
 from headstart.config import to_json
 from headstart.data import journal
-from headstart.data.guard import guarded
+from headstart.data.guard import Guard, guarded
 from headstart.data.store import Dataset
 from headstart.data.summary import (
     described_bill,
@@ -46,7 +48,7 @@ from headstart.data.summary import (
 from headstart.data.video import encode_mp4
 from headstart.ledger import Cost
 from headstart.page.assemble import assemble, json_for_script, read
-from headstart.types import Camera, Clip, Episode
+from headstart.types import Episode
 
 SCRIPTS = (
     "page/elements.js",
@@ -116,12 +118,18 @@ def write_page(root: Path, out: Path, most_episodes: int) -> tuple[int, int]:
             raise ValueError(f"{root}: no episode to show")
         chosen = np.linspace(0, dataset.num_episodes - 1, min(most_episodes, dataset.num_episodes))
         numbers = chosen.round().astype(np.int64).tolist()
-        success = succeeded(dataset)
         packed, clips = [], []
-        for number, episode in zip(numbers, dataset.iter_episodes(numbers), strict=True):
-            films = [_film(dataset, number, camera) for camera in dataset.cameras]
-            clips.append([{"url": _data_url("video/mp4", film)} for film in films])
-            packed.append(base64.b64encode(pack(episode, dataset, [0.0] * len(films))).decode())
+        with Guard() as guard:
+
+            def ask(entry: str, **arguments: Any) -> str:
+                return guard.call(f"{__name__}:{entry}", {"root": dataset.root} | arguments)
+
+            success = np.frombuffer(base64.b64decode(ask("read_outcomes")), np.bool_)
+            for number in numbers:
+                packed.append(ask("read_episode", number=number, has_films=True))
+                cameras = range(len(dataset.cameras))
+                films = [ask("make_film", number=number, camera=k) for k in cameras]
+                clips.append([{"url": f"data:video/mp4;base64,{film}"} for film in films])
         embedded = {
             "episodes": packed,
             "clips": clips,
@@ -225,6 +233,60 @@ def png(picture: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
 
 
+# ---- what the guard's child reads, in base64 ----------------------------------------------------
+
+
+@lru_cache(1)
+def read_outcomes(root: Path) -> str:
+    """A byte per episode: did it succeed."""
+    return _text(succeeded(_dataset(root)).astype(np.uint8).tobytes())
+
+
+def read_episode(root: Path, number: int, has_films: bool = False) -> str:
+    """An episode as of ``pack``; ``has_films``: each camera has a film that starts with it."""
+    dataset = _dataset(root)
+    starts = [
+        0.0 if has_films else None if c.storage == "image" else dataset.clip(number, c.name).start_s
+        for c in dataset.cameras
+    ]
+    return _text(pack(dataset.episodes([number])[0], dataset, starts))
+
+
+def read_picture(root: Path, number: int, camera: int, step: int) -> str:
+    """What a camera saw in a step, as PNG."""
+    dataset = _dataset(root)
+    return _text(png(dataset.images(number, dataset.cameras[camera].name, [step])[0]))
+
+
+def make_film(root: Path, number: int, camera: int) -> str:
+    """A small film of what a camera saw in an episode, decoded and encoded bit by bit."""
+    dataset = _dataset(root)
+    shown = dataset.cameras[camera]
+    stride = -(-shown.height // EMBEDDED_HEIGHT)
+    height, width = (side // stride // 2 * 2 for side in (shown.height, shown.width))  # even
+    num_steps = int(dataset.episode_table()["num_steps"][number])
+
+    def pictures() -> Iterator[np.ndarray]:
+        for first in range(0, num_steps, _DECODED_STEPS):
+            steps = range(first, min(first + _DECODED_STEPS, num_steps))
+            for picture in dataset.images(number, shown.name, steps):
+                yield picture[::stride, ::stride][:height, :width]
+
+    return _text(encode_mp4(pictures(), replace(shown, height=height, width=width), dataset.fps))
+
+
+@lru_cache(1)
+def _dataset(root: Path) -> Dataset:
+    return Dataset(root)
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+# ---- the server --------------------------------------------------------------------------------
+
+
 class Server(ThreadingHTTPServer):
     """Serves one dataset on 127.0.0.1, reading only."""
 
@@ -235,39 +297,18 @@ class Server(ThreadingHTTPServer):
         self.dataset = dataset
         self.title = title
         self._reading = threading.Lock()
-        self._outcomes: bytes | None = None
-        self._latest: tuple[int, Episode] | None = None
+        self._guard = Guard()
 
-    def outcomes(self) -> bytes:
+    def server_close(self) -> None:
+        super().server_close()
         with self._reading:
-            if self._outcomes is None:
-                self._outcomes = succeeded(self.dataset).astype(np.uint8).tobytes()
-            return self._outcomes
+            self._guard.close()
 
-    def episode(self, number: int) -> Episode:
-        with self._reading:  # a page asks for an episode once, and often for its film
-            if self._latest is None or self._latest[0] != number:
-                self._latest = (number, self.dataset.episodes([number])[0])
-            return self._latest[1]
-
-    def packed(self, number: int) -> bytes:
-        episode = self.episode(number)
-        films = [self.film(number, k) for k in range(len(self.dataset.cameras))]
-        starts = [None if film is None else film.start_s for film in films]
-        return pack(episode, self.dataset, starts)
-
-    def film(self, number: int, camera: int) -> Clip | None:
-        """Where a camera's film of an episode is; None: it took pictures."""
-        wanted = self.dataset.cameras[camera]
-        if wanted.storage == "image":  # which would be decoded only to find that out
-            return None
-        images = self.episode(number).images[wanted.name]
-        assert isinstance(images, Clip), "a dataset's videos are read as clips"
-        return images
-
-    def picture(self, number: int, camera: int, step: int) -> bytes:
+    def read(self, entry: str, **arguments: int) -> bytes:
+        """What one of the functions above gives, of this dataset."""
         with self._reading:
-            return png(self.dataset.images(number, self.dataset.cameras[camera].name, [step])[0])
+            call = {"root": self.dataset.root} | arguments
+            return base64.b64decode(self._guard.call(f"{__name__}:{entry}", call))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -280,6 +321,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer()
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close_connection = True  # the browser has what it wants
+        except KeyboardInterrupt:  # the terminal's, which the guard's child has got as well
+            self.close_connection = True
         except (ValueError, OSError) as error:
             self._send(str(error).encode(), "text/plain; charset=utf-8", 500)
 
@@ -296,18 +339,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(b"no such page", "text/plain", 404)
         number, camera, step = numbers
         if match[1]:
-            return self._send(self.server.outcomes(), "application/octet-stream")
+            return self._send(self.server.read("read_outcomes"), "application/octet-stream")
         if number is None:
             page = build_page(self.server.dataset, self.server.title)
             return self._send(page.encode(), "text/html; charset=utf-8")
         if camera is None:
-            return self._send(self.server.packed(number), "application/octet-stream")
+            content = self.server.read("read_episode", number=number)
+            return self._send(content, "application/octet-stream")
         if step is not None:
-            return self._send(self.server.picture(number, camera, step), "image/png")
-        film = self.server.film(number, camera)
-        if film is None:
+            content = self.server.read("read_picture", number=number, camera=camera, step=step)
+            return self._send(content, "image/png")
+        dataset = self.server.dataset
+        if dataset.cameras[camera].storage == "image":
             return self._send(b"no film", "text/plain", 404)
-        return self._send_file(film.path)
+        return self._send_file(dataset.clip(number, dataset.cameras[camera].name).path)
 
     def _exists(self, number: int | None, camera: int | None, step: int | None) -> bool:
         dataset = self.server.dataset
@@ -365,22 +410,3 @@ def _byte_range(header: str, total: int) -> tuple[int, int] | None:
     else:
         first, last = int(match[1]), min(total - 1, int(match[2] or total))
     return (first, last) if first <= last else None
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _film(dataset: Dataset, number: int, camera: Camera) -> bytes:
-    """A small film of what a camera saw in an episode, decoded and encoded bit by bit."""
-    stride = -(-camera.height // EMBEDDED_HEIGHT)
-    height, width = (side // stride // 2 * 2 for side in (camera.height, camera.width))  # even
-    num_steps = int(dataset.episode_table()["num_steps"][number])
-
-    def pictures() -> Iterator[np.ndarray]:
-        for first in range(0, num_steps, _DECODED_STEPS):
-            steps = range(first, min(first + _DECODED_STEPS, num_steps))
-            for picture in dataset.images(number, camera.name, steps):
-                yield picture[::stride, ::stride][:height, :width]
-
-    return encode_mp4(pictures(), replace(camera, height=height, width=width), dataset.fps)

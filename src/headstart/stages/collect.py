@@ -14,6 +14,7 @@ from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.random_play import RandomPlay
 from headstart.behaviors.scripted import ScriptedExpert
 from headstart.data.store import Dataset, DatasetWriter
+from headstart.data.summary import summary
 from headstart.ledger import (
     Cost,
     Meter,
@@ -56,10 +57,12 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     an interrupted run, resumed, begins its first unsaved task anew and ends with the same data.
 
     Returns:
-        What ``result.json`` holds: episodes, steps and success per task.
+        What ``result.json`` holds: see ``summary``, and ``discarded``: the simulator steps that are
+        in no episode, by reason: ``limit`` where the budget ended, ``interrupted`` in tries that
+        were stopped. With ``env_steps``, which are stored, they sum to those of the bill.
 
     Raises:
-        ValueError: no such split; ``out`` holds something else.
+        ValueError: no such split; too few steps for an episode; ``out`` holds something else.
     """
     tasks = registry.get_split(config.split)
     check_memory(config.num_envs)
@@ -74,6 +77,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     if artifact.is_complete:
         settle(out)
         return artifact.result()
+    abandoned = {piece["task"]: piece["abandoned_steps"] for piece in artifact.progress()}
     with Meter(spent_so_far(out)) as meter, DatasetWriter(out, tasks[0]) as writer:
         try:
             saved = Dataset(out)
@@ -86,12 +90,23 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
                     # What one task overdraws, those after it share; the last one may not overdraw.
                     left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
                     budget, limit = left // tasks_left, left if tasks_left == 1 else None
-                writer.save_episodes(_record(config, task, budget, limit, meter))
+                episodes, abandoned[task.id] = _record(config, task, budget, limit, meter)
+                # First what they cost: whatever is stored has been paid for.
+                artifact.save_progress({"task": task.id, "abandoned_steps": abandoned[task.id]})
                 write_unfinished_bill(out, "collect", meter.cost())
+                writer.save_episodes(episodes)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "collect", meter.cost())
-    result = _summary(Dataset(out))
-    write_card(out, f"Episodes on {config.split}", _card(config, result, meter.cost()))
+    result, cost = summary(Dataset(out)), meter.cost()
+    if not result["episodes"]:
+        enough = config.num_envs * config.max_episode_steps
+        raise ValueError(
+            f"no episode ended within {config.env_steps} environment steps; use {enough} or more"
+        )
+    limit = sum(abandoned.values())
+    interrupted = (cost.env_steps or 0) - result["env_steps"] - limit
+    result["discarded"] = {"limit": limit, "interrupted": interrupted}
+    write_card(out, f"Episodes on {config.split}", _card(config, result, cost))
     artifact.write_result(result)
     settle(out)
     return result
@@ -99,9 +114,10 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
 
 def _record(
     config: CollectConfig, task: Task, budget: int | None, limit: int | None, meter: Meter
-) -> list[Episode]:
-    """All episodes of one task: undisturbed first, then perturbed."""
+) -> tuple[list[Episode], int]:
+    """All episodes of one task, undisturbed first, then perturbed; steps that are in none."""
     episodes: list[Episode] = []
+    abandoned_steps = 0
     perturbed = config.perturbed if config.behavior == "expert" else 0.0
     for part, share in enumerate((1.0 - perturbed, perturbed)):
         if share == 0.0:
@@ -123,16 +139,19 @@ def _record(
             None if budget is None else int(budget * share),
             limit,
         )
-        mine = [episode for _, episode in new]
+        try:
+            mine = [episode for _, episode in new]
+        finally:
+            meter.count_env_steps(actor.name, interaction.env_steps)
         stored = sum(episode.num_steps for episode in mine)
         assert interaction.env_steps == stored + interaction.abandoned_steps, task.id
         episodes += mine
+        abandoned_steps += interaction.abandoned_steps
         env.close()
         limit = None if limit is None else limit - interaction.env_steps
-        meter.count_env_steps(actor.name, interaction.env_steps)
     if config.behavior == "expert":
         meter.count_demonstrations(len(episodes))
-    return episodes
+    return episodes, abandoned_steps
 
 
 def _actor(config: CollectConfig, task: Task, seeds: list[int], perturbed: bool) -> Actor:
@@ -140,21 +159,6 @@ def _actor(config: CollectConfig, task: Task, seeds: list[int], perturbed: bool)
         return RandomPlay(task, seeds)
     expert = ScriptedExpert(task)
     return PerturbedExpert(expert, seeds) if perturbed else expert
-
-
-def _summary(dataset: Dataset) -> dict[str, Any]:
-    tasks: dict[str, dict[str, Any]] = {}
-    table = dataset.episode_table()
-    success = dataset.load_columns(["next.success"])["next.success"]
-    for task in dict.fromkeys(table["task_id"].tolist()):
-        mine = table["task_id"] == task
-        spans = zip(table["start"][mine], table["num_steps"][mine], strict=True)
-        tasks[task] = {
-            "episodes": int(mine.sum()),
-            "steps": int(table["num_steps"][mine].sum()),
-            "success": sum(bool(success[a : a + n].any()) for a, n in spans) / int(mine.sum()),
-        }
-    return {"episodes": dataset.num_episodes, "env_steps": dataset.num_steps, "tasks": tasks}
 
 
 def _card(config: CollectConfig, result: dict[str, Any], cost: Cost) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, manifest, seal, write_card
+from headstart.artifact import Artifact, write_card
+from headstart.data.cache import open_cache
 from headstart.data.loader import Loader, LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import (
@@ -17,11 +20,11 @@ from headstart.ledger import (
     Bill,
     Cost,
     Meter,
+    finish,
     read_bill,
     settle,
     share_of,
     spent_so_far,
-    write_bill,
     write_unfinished_bill,
 )
 from headstart.model.checkpoint import load_model, save_model
@@ -127,10 +130,12 @@ class School:
         self.config = config
         self.out = out
         self._bills = bills
-        dataset = Dataset(config.data)
         self._demonstrations_cost = read_bill(config.demonstrations).cost
-        self._channels = (dataset.obs_channels, dataset.action_channels)
-        self._old = Trajectories.from_episodes(dataset.episodes(), *self._channels)
+        self._prior = load_model(Path(config.model))
+        cache = open_cache(Dataset(config.data))
+        self._channels = (cache.obs_channels, cache.action_channels)
+        old = cache.trajectories(np.arange(len(cache.length)))
+        self._old = make_loader(old, config.loader, self._prior, config.seed)
 
     def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> dict[str, Any]:
         """Train one policy on these demonstrations and evaluate it: its row of result.json."""
@@ -150,16 +155,13 @@ class School:
     def _from_prior(self, new: Trajectories, meter: Meter) -> Transformer:
         """The pre-trained model goes on, half of every batch from the old data."""
         config = self.config
-        model = load_model(Path(config.model))
-        loaders = [
-            make_loader(data, config.loader, model, config.seed) for data in (new, self._old)
-        ]
+        model = copy.deepcopy(self._prior)
+        loaders = [make_loader(new, config.loader, model, config.seed), self._old]
         return _learn(Learner(model, config.learner, config.updates), loaders, meter)
 
     def _from_scratch(self, new: Trajectories, meter: Meter) -> Transformer:
         """The same model from random weights, on the demonstrations alone."""
-        config = self.config
-        prior = load_model(Path(config.model))
+        config, prior = self.config, self._prior
         # The same statistics, so that the two differ in their weights alone.
         model = build_transformer(prior.config, prior.channels, prior.vocabulary, config.seed)
         loaders = [make_loader(new, config.loader, model, config.seed)]
@@ -184,8 +186,7 @@ class School:
                 "- Use: `headstart.load_policy(folder, task, prompt).act(obs)`.",
             ],
         )
-        write_bill(root, Bill(manifest(root), FINETUNED_MODEL, name, cost, self._bills))
-        seal(root)
+        finish(root, Bill("", FINETUNED_MODEL, name, cost, self._bills))
 
     def _examine(
         self, task: Task, shown: list[Episode], arm: str, model: Transformer, meter: Meter

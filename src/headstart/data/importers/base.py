@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from headstart.types import Camera, Channel, Episode, Role
+from headstart.types import Camera, Channel, Episode, Role, Streams
 
 MAX_DIMENSIONS = 256
 """Scalars of a feature that become channels; a larger one is no state but a picture or a map."""
@@ -32,7 +32,7 @@ class Dropped:
 
 
 @dataclass
-class Source(ABC):
+class Source(Streams, ABC):
     """A dataset in a format of somebody else's, opened for reading. It has a dataset's schema.
 
     Example: ``Source("LeRobot v2.1", channels, control_hz=30.0, num_episodes=50)``.
@@ -51,14 +51,6 @@ class Source(ABC):
     """What was dropped or changed, one line each; complete once all episodes were read."""
     seekable: ClassVar[bool] = False
     """Whether ``episodes`` starts anywhere as quickly as at 0."""
-
-    @property
-    def obs_channels(self) -> tuple[Channel, ...]:
-        return tuple(c for c in self.channels if c.role in ("observation", "goal"))
-
-    @property
-    def action_channels(self) -> tuple[Channel, ...]:
-        return tuple(c for c in self.channels if c.role == "action")
 
     def note(self, line: str) -> None:
         """Say it once, however often it happens."""
