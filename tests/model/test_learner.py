@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 import sequences
@@ -59,3 +60,15 @@ def test_forward_operations_of_a_batch_counted_by_hand():
     per_sequence = tokens * (2 * 2 * 12 * 256 + 4 * tokens * 16 * 2)
     per_sequence += 2 * 10 * 33 * 16 * 12 + 2 * 20 * 16 * tokens
     assert forward_flops(sequences.model(), loader.batch(0)) == 2 * per_sequence
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"learning_rate": -1.0}, r"learning_rate is -1\.0; use at least 0"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+    ],
+)
+def test_rates_that_make_no_sense_are_refused(changes: dict, problem: str):
+    with pytest.raises(ValueError, match=f"^{problem}"):
+        LearnerConfig(**changes)

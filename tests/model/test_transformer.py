@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import sequences
-from headstart.model.transformer import attention_mask
+from headstart.model.transformer import ModelConfig, attention_mask
 
 WORDS = torch.tensor([[2, 3, 4, 0], [5, 2, 0, 0]])
 
@@ -106,3 +106,9 @@ def test_the_seed_alone_sets_the_weights():
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(first.embed_channels.weight, second.embed_channels.weight)
     assert not torch.equal(first.embed_channels.weight, other.embed_channels.weight)
+
+
+@pytest.mark.parametrize("name", ["n_layer", "n_head", "window"])
+def test_a_size_of_nothing_is_refused(name: str):
+    with pytest.raises(ValueError, match=f"^{name} is 0; use at least 1"):
+        ModelConfig(**{name: 0})

@@ -14,8 +14,6 @@ from headstart.data.loader import LoaderConfig
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import read_bill
 from headstart.model.checkpoint import load_model
-from headstart.model.learner import LearnerConfig
-from headstart.model.transformer import ModelConfig
 from headstart.stages import pretrain as stage
 from headstart.stages.pretrain import PretrainConfig, pretrain
 from headstart.types import Task
@@ -156,9 +154,6 @@ def test_datasets_that_cannot_be_mixed_are_refused(data: Path, arm_data: Path, t
         ({"log_every": 0}, "log_every is 0"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0"),
         ({"validation_episodes": -1}, "validation_episodes is -1; use at least 0"),
-        ({"learner": LearnerConfig(learning_rate=-1.0)}, r"learning_rate is -1\.0; use at least 0"),
-        ({"learner": LearnerConfig(weight_decay=float("nan"))}, "weight_decay is nan"),
-        ({"model": ModelConfig(window=0)}, "window is 0; use at least 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict, problem: str):

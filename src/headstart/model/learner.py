@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.config import check_ranges
 from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.mixture import Mixture
 from headstart.data.trajectories import Trajectories
@@ -38,6 +40,11 @@ class LearnerConfig:
     """Weight of the next-observation loss beside the action loss."""
     word_coef: float = 0.05
     """Weight of the next-word loss."""
+
+    def __post_init__(self) -> None:
+        none = (0, math.inf)
+        check_ranges(self, matrix_learning_rate=none, learning_rate=none, weight_decay=none)
+        check_ranges(self, warmup_updates=none, change_coef=none, word_coef=none)
 
 
 class Learner:

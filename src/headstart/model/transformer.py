@@ -6,6 +6,7 @@ P demonstration steps, W words, C channels, O observation channels, A action cha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headstart.config import check_ranges
 from headstart.model.channels import ChannelStatistics
 from headstart.model.words import PAD
 
@@ -40,6 +42,9 @@ class ModelConfig:
     """Words of an instruction; longer ones are cut."""
 
     def __post_init__(self) -> None:
+        some = (1, math.inf)
+        check_ranges(self, n_layer=some, n_head=some, n_embd=some, window=some)
+        check_ranges(self, num_bins=(3, math.inf), demonstration_steps=some, max_words=some)
         if self.n_embd % (2 * self.n_head):
             raise ValueError(
                 f"n_embd {self.n_embd} is no multiple of twice n_head {self.n_head}; heads must"

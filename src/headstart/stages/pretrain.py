@@ -77,11 +77,6 @@ class PretrainConfig:
         none, one = (0, math.inf), (1, math.inf)
         check_ranges(self, updates=one, seed=(0, 2**32 - 1), validation_episodes=none)
         check_ranges(self, log_every=one, checkpoint_every=one)
-        check_ranges(self.model, n_layer=one, window=one, demonstration_steps=one, max_words=one)
-        check_ranges(self.model, num_bins=(3, math.inf))
-        check_ranges(self.learner, matrix_learning_rate=none, learning_rate=none)
-        check_ranges(self.learner, weight_decay=none, warmup_updates=none)
-        check_ranges(self.learner, change_coef=none, word_coef=none)
 
 
 @dataclass(frozen=True)
