@@ -149,7 +149,7 @@ def test_two_damaged_training_states_are_one_line(tmp_path: Path):
     [
         ({"config": {"n_layer": 10**9}}, "has shape"),
         ({"config": {"n_embd": 2**40}}, "has shape|describes no model"),
-        ({"config": {"n_head": 0}}, "modulo by zero"),
+        ({"config": {"n_head": 0}}, "n_head is 0; use at least 1"),
         ({"config": {"n_head": 7}}, "n_embd 16 is no multiple of twice n_head 7"),
         ({"config": []}, "expected an object"),
         ({"channels": "abc"}, "channels"),
