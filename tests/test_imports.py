@@ -10,7 +10,8 @@ LEVEL = {
     "types": 0, "config": 0, "artifact": 0, "tracking": 0, "ledger": 0, "stats": 0, "seeds": 0,
     "page": 0,
     "suites": 1, "behaviors": 1, "data": 1, "objectives": 1,
-    "model": 2, "rollout": 3, "report_page": 3, "stages": 4, "recipes": 5, "cli": 6,
+    "model": 2, "rollout": 3, "report_page": 3, "algorithms": 4, "stages": 5, "recipes": 6,
+    "cli": 7,
 }  # fmt: skip
 NUMPY_ONLY = ("suites", "behaviors", "data", "types", "config", "artifact", "ledger", "stats")
 

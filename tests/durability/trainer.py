@@ -182,6 +182,7 @@ def _without_seconds(value: Any) -> Any:
 def work(job: Run) -> None:
     """Run a stage; die where the job says."""
     from headstart import cli
+    from headstart.algorithms import ppo
     from headstart.model import learner
     from headstart.rollout import Interaction
     from headstart.stages import collect, finetune, pretrain, reinforce
@@ -217,8 +218,7 @@ def work(job: Run) -> None:
     changed.ScriptedExpert = ToGoal
     Interaction.step = counting(Interaction.step) if job.stage == "collect" else Interaction.step
     learner.Learner.step = counting(learner.Learner.step)
-    changed = reinforce
-    changed._improve = counting(reinforce._improve)
+    ppo.PPO.update = counting(ppo.PPO.update)
     for changed in (pretrain, reinforce):
         changed.save_training = noting(changed.save_training)
     configs = {
@@ -233,8 +233,10 @@ def work(job: Run) -> None:
         ),
         "reinforce": lambda: reinforce.ReinforceConfig(
             task="tiny/reach", env_steps=480, stop_at_success=1.1, eval_every_steps=80,
-            eval_episodes=4, max_episode_steps=10, num_envs=4, num_steps=10, hidden_size=8,
-            update_epochs=2, num_minibatches=2, tracker="none",
+            eval_episodes=4, max_episode_steps=10, tracker="none",
+            ppo=ppo.PPOConfig(
+                num_envs=4, num_steps=10, hidden_size=8, update_epochs=2, num_minibatches=2
+            ),
         ),
     }  # fmt: skip
     stages = {s.__name__.rpartition(".")[2]: s for s in (collect, finetune, pretrain, reinforce)}

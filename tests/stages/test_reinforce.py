@@ -1,16 +1,15 @@
-"""Reinforcement learning from scratch: rollouts, bookkeeping, stopping and resuming."""
+"""Reinforcement learning: rounds, bookkeeping, stopping and resuming."""
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from headstart.algorithms.ppo import PPOConfig
 from headstart.ledger import read_bill
-from headstart.rollout import Interaction
 from headstart.stages import reinforce as stage
-from headstart.stages.reinforce import Learner, Progress, ReinforceConfig, collect, reinforce
+from headstart.stages.reinforce import Progress, ReinforceConfig, reinforce
 from headstart.suites import registry
 
 ROUND = 160
@@ -25,64 +24,11 @@ def config(**changes) -> ReinforceConfig:
         "eval_every_steps": ROUND,
         "eval_episodes": 5,
         "max_episode_steps": 15,
-        "num_envs": 4,
-        "num_steps": 20,
-        "hidden_size": 8,
-        "update_epochs": 2,
-        "num_minibatches": 2,
+        "ppo": PPOConfig(
+            num_envs=4, num_steps=20, hidden_size=8, update_epochs=2, num_minibatches=2
+        ),
     }
     return ReinforceConfig(**(settings | changes))
-
-
-def rollout_of(settings: ReinforceConfig):
-    learner = Learner(settings, registry.get_task(settings.task))
-    env = registry.make(
-        registry.get_task(settings.task), range(settings.num_envs), settings.max_episode_steps
-    )
-    interaction = Interaction(env, learner.policy(settings.num_envs, explore=True))
-    interaction.reset(np.arange(settings.num_envs))
-    rollout = collect(interaction, settings.num_steps)
-    return rollout, interaction
-
-
-def test_a_rollout_chains_observations_and_restarts_truncated_episodes(tiny):
-    rollout, interaction = rollout_of(config())
-    ended = rollout.truncated
-    assert torch.equal(ended[:, 0], torch.arange(20) == 14)  # 15 steps an episode
-    assert not rollout.terminated.any()
-    same = (rollout.next_history[:-1, :, -1] == rollout.history[1:, :, -1]).all(-1)
-    assert torch.equal(same, ~ended[:-1])
-    restarted = rollout.history[15]
-    assert torch.equal(restarted[:, 0], restarted[:, 1])  # a fresh history, nothing from before
-    # At the end the next observation is one action away from the last, not a reset.
-    moved = (rollout.next_history[14, :, -1] - rollout.history[14, :, -1])[:, :2]
-    torch.testing.assert_close(moved, 0.1 * rollout.action[14].clamp(-1, 1))
-    assert interaction.env_steps == 80
-
-
-def test_terminated_episodes_are_not_marked_truncated(tiny):
-    rollout, _ = rollout_of(config(task="tiny/reach-once", num_envs=64, num_steps=15))
-    assert rollout.terminated.any()
-    assert torch.equal(rollout.terminated, rollout.success)
-    assert not (rollout.terminated & rollout.truncated).any()
-
-
-def test_the_old_logprob_is_the_new_one_until_an_update(tiny):
-    settings = config(update_epochs=1, num_minibatches=1)
-    learner = Learner(settings, registry.get_task(settings.task))
-    rollout, _ = rollout_of(settings)
-    metrics = learner.update(rollout)
-    assert metrics["losses/approx_kl"] == pytest.approx(0.0, abs=1e-6)
-    assert metrics["losses/clip_fraction"] == 0.0
-
-
-def test_learning_that_diverges_stops_at_once(tiny):
-    settings = config()
-    learner = Learner(settings, registry.get_task(settings.task))
-    rollout, _ = rollout_of(settings)
-    rollout.reward[3, 1] = float("inf")
-    with pytest.raises(ValueError, match="tiny/reach: learning diverged"):
-        learner.update(rollout)
 
 
 def test_training_and_evaluation_are_counted_apart(tiny, tmp_path):

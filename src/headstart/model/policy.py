@@ -29,6 +29,19 @@ class Prompt:
     demonstration: Episode | None = None
 
 
+@dataclass
+class Noise:
+    """Exploration that goes somewhere: an autoregressive process on each channel.
+
+    It is measured in deviations of the predicted bins, so that it is small where the model is sure.
+    """
+
+    scale: torch.Tensor  # (num_envs,) deviations
+    correlation: float
+    """From one step to the next, in [0, 1)."""
+    generator: torch.Generator
+
+
 class Policy:
     """Acts in several environments of one body at once (an Actor).
 
@@ -40,6 +53,7 @@ class Policy:
         prompts: what the policy is told and shown. They must have the same cues, and instructions
             of one length.
         envs_per_prompt: environment i acts on prompt ``i // envs_per_prompt``.
+        noise: explore; None: greedy, the mean of the predicted bins.
 
     Raises:
         ValueError: the model does not know a channel.
@@ -53,8 +67,10 @@ class Policy:
         channels: Sequence[Channel],
         prompts: Sequence[Prompt],
         envs_per_prompt: int = 1,
+        noise: Noise | None = None,
     ) -> None:
         self.model = model
+        self._noise = noise
         self._obs_channels = tuple(c for c in channels if c.role in ("observation", "goal"))
         self._action_channels = tuple(c for c in channels if c.role == "action")
         self._obs_columns = columns(model.channels, self._obs_channels)
@@ -69,10 +85,13 @@ class Policy:
         window = model.config.window
         self._history = torch.full((num_envs, window, model.num_obs), torch.nan)
         self._length = np.zeros(num_envs, dtype=np.int64)
+        self._drift = torch.zeros(num_envs, model.num_actions)
 
     def reset(self, env_ids: np.ndarray | None = None) -> None:
         """Forget the episode so far."""
-        self._length[slice(None) if env_ids is None else env_ids] = 0
+        ids = slice(None) if env_ids is None else env_ids
+        self._length[ids] = 0
+        self._drift[ids] = 0.0
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray, env_ids: np.ndarray | None = None) -> Decision:
@@ -94,7 +113,11 @@ class Policy:
             logits_BAV = self.model.action_logits(
                 self._prompt(ids[rows]), self._history[ids[rows], -int(length) :]
             )
-            mean_BA = (logits_BAV.float().softmax(-1) * self._bins).sum(-1)
+            share_BAV = logits_BAV.float().softmax(-1)
+            mean_BA = (share_BAV * self._bins).sum(-1)
+            if self._noise:
+                variance_BA = (share_BAV * self._bins.square()).sum(-1) - mean_BA.square()
+                mean_BA = mean_BA + self._explore(self._noise, variance_BA, ids[rows])
             action[rows] = self.model.denormalise_action(mean_BA)[:, self._action_columns].numpy()
         return Decision(action)
 
@@ -105,6 +128,14 @@ class Policy:
             raise ValueError(f"obs is a {type(obs).__name__}, {expected}")
         if obs.shape != shape or obs.dtype.kind not in "fiu":
             raise ValueError(f"obs is {obs.dtype} {obs.shape}, {expected}")
+
+    def _explore(self, noise: Noise, variance_BA: torch.Tensor, ids: np.ndarray) -> torch.Tensor:
+        fresh_BA = torch.empty_like(variance_BA).normal_(generator=noise.generator)
+        # n_t = rho n_{t-1} + sqrt(1 - rho^2) e_t: of unit variance once it runs
+        rho = noise.correlation
+        self._drift[ids] = rho * self._drift[ids] + (1 - rho**2) ** 0.5 * fresh_BA
+        deviation_BA = variance_BA.clamp(min=0.0).sqrt()
+        return noise.scale[ids, None] * deviation_BA * self._drift[ids]
 
     def _remember(self, obs: np.ndarray, ids: np.ndarray) -> None:
         """Histories are kept at the end of their window, newest last."""

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from headstart.algorithms.imitation import SHOWN_ONLY, few_shot_rates, imitate
 from headstart.artifact import Artifact, write_card
 from headstart.data.cache import open_cache
-from headstart.data.loader import Loader, LoaderConfig, Trajectories
+from headstart.data.loader import LoaderConfig, Trajectories
 from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import (
     FINETUNED_MODEL,
@@ -37,9 +38,6 @@ from headstart.stats import success_rates
 from headstart.suites import registry
 from headstart.types import Episode, EvalResult, Task
 
-SHOWN_ONLY = LoaderConfig(told=0.0, shown=1.0, num_prompts=4, random_frames=0.5)
-"""Fine-tuned policies act on a demonstration in their prompt, so that is how they train."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -57,11 +55,7 @@ class FinetuneConfig:
     """Demonstrations to learn from; each count is an arm, ``heldout.demos_1`` and so on."""
     updates: int = 50
     """Optimiser steps of a pre-trained model."""
-    learner: LearnerConfig = field(
-        default_factory=lambda: LearnerConfig(
-            matrix_learning_rate=0.005, learning_rate=5e-4, warmup_updates=10
-        )
-    )
+    learner: LearnerConfig = field(default_factory=few_shot_rates)
     scratch: bool = True
     """Also train the same model from random weights, ``heldout.scratch_demos_1`` and so on."""
     scratch_updates: int = 300
@@ -157,7 +151,8 @@ class School:
         config = self.config
         model = copy.deepcopy(self._prior)
         loaders = [make_loader(new, config.loader, model, config.seed), self._old]
-        return _learn(Learner(model, config.learner, config.updates), loaders, meter)
+        meter.count_flops(imitate(Learner(model, config.learner, config.updates), loaders))
+        return model
 
     def _from_scratch(self, new: Trajectories, meter: Meter) -> Transformer:
         """The same model from random weights, on the demonstrations alone."""
@@ -165,9 +160,9 @@ class School:
         # The same statistics, so that the two differ in their weights alone.
         model = build_transformer(prior.config, prior.channels, prior.vocabulary, config.seed)
         loaders = [make_loader(new, config.loader, model, config.seed)]
-        return _learn(
-            Learner(model, config.scratch_learner, config.scratch_updates), loaders, meter
-        )
+        learner = Learner(model, config.scratch_learner, config.scratch_updates)
+        meter.count_flops(imitate(learner, loaders))
+        return model
 
     def _save(self, name: str, model: Transformer, row: dict[str, Any], cost: Cost) -> None:
         root = self.out / "models" / name
@@ -207,14 +202,6 @@ class School:
         del env, interaction
         gc.collect()  # an EnvPool frees its memory only when nothing refers to it
         return result
-
-
-def _learn(learner: Learner, loaders: list[Loader], meter: Meter) -> Transformer:
-    learner.model.train()
-    for update in range(learner.updates):
-        learner.step([loader.batch(update) for loader in loaders], update)
-    meter.count_flops(learner.take_flops())
-    return learner.model.eval()
 
 
 def _card(config: FinetuneConfig, rows: list[dict[str, Any]]) -> list[str]:

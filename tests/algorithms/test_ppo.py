@@ -1,0 +1,58 @@
+"""PPO: rollouts, bookkeeping, divergence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from headstart.algorithms.ppo import PPO, PPOConfig, collect
+from headstart.rollout import Interaction
+from headstart.suites import registry
+
+CONFIG = PPOConfig(num_envs=4, num_steps=20, hidden_size=8, update_epochs=2, num_minibatches=2)
+
+
+def rollout_of(config: PPOConfig, task: str = "tiny/reach"):
+    learner = PPO(config, registry.get_task(task), seed=0)
+    env = registry.make(learner.task, range(config.num_envs), 15)
+    interaction = Interaction(env, learner.explorer(config.num_envs))
+    interaction.reset(np.arange(config.num_envs))
+    rollout = collect(interaction, config.num_steps)
+    return rollout, interaction, learner
+
+
+def test_a_rollout_chains_observations_and_restarts_truncated_episodes(tiny):
+    rollout, interaction, _ = rollout_of(CONFIG)
+    ended = rollout.truncated
+    assert torch.equal(ended[:, 0], torch.arange(20) == 14)  # 15 steps an episode
+    assert not rollout.terminated.any()
+    same = (rollout.next_history[:-1, :, -1] == rollout.history[1:, :, -1]).all(-1)
+    assert torch.equal(same, ~ended[:-1])
+    restarted = rollout.history[15]
+    assert torch.equal(restarted[:, 0], restarted[:, 1])  # a fresh history, nothing from before
+    # At the end the next observation is one action away from the last, not a reset.
+    moved = (rollout.next_history[14, :, -1] - rollout.history[14, :, -1])[:, :2]
+    torch.testing.assert_close(moved, 0.1 * rollout.action[14].clamp(-1, 1))
+    assert interaction.env_steps == 80
+
+
+def test_terminated_episodes_are_not_marked_truncated(tiny):
+    rollout, *_ = rollout_of(replace(CONFIG, num_envs=64, num_steps=15), "tiny/reach-once")
+    assert rollout.terminated.any()
+    assert torch.equal(rollout.terminated, rollout.success)
+    assert not (rollout.terminated & rollout.truncated).any()
+
+
+def test_the_old_logprob_is_the_new_one_until_an_update(tiny):
+    rollout, _, learner = rollout_of(replace(CONFIG, update_epochs=1, num_minibatches=1))
+    metrics = learner.update(rollout)
+    assert metrics["losses/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["losses/clip_fraction"] == 0.0
+
+
+def test_learning_that_diverges_stops_at_once(tiny):
+    rollout, _, learner = rollout_of(CONFIG)
+    rollout.reward[3, 1] = float("inf")
+    with pytest.raises(ValueError, match="tiny/reach: learning diverged"):
+        learner.update(rollout)
