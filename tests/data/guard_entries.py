@@ -45,5 +45,7 @@ def fail(path: Path, kind: str) -> None:
             raise OSError("Unable to open\nfile")
         case "bug":
             raise KeyError("fps")
+        case "long":
+            raise ValueError(f"{path}: a shape of {[1] * 10_000}")
         case "deep":
             json.loads("[" * 100_000)

@@ -32,6 +32,7 @@ from headstart.config import to_json
 
 MEMORY_BYTES = 4 * 2**30
 TIMEOUT_S = 120.0
+_MOST_CHARACTERS = 500  # of a message
 
 
 def guarded(
@@ -233,7 +234,7 @@ def failure(error: Exception) -> dict[str, Any]:
             # Ours are clear lines; pyarrow's own and the like are ValueErrors too.
             type(error) is ValueError or type(error).__module__.startswith("headstart.")
         ):
-            return {"value_error": str(error)}
+            return {"value_error": _cut(str(error))}
         case _:
             return {"problem": _one_line(error)}
 
@@ -241,8 +242,13 @@ def failure(error: Exception) -> dict[str, Any]:
 def _one_line(error: Exception) -> str:
     """What went wrong, and where in the code, for what nobody has thought of."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]} ({Path(frame.filename).name}:{frame.lineno})"
+    text = _cut(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def _cut(text: str) -> str:
+    """A line that stays one to read, whatever a file had put into it."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} ..."
 
 
 def _die_with_parent(calls: int) -> None:
