@@ -83,12 +83,12 @@ def test_a_weak_prior_is_lifted_by_its_own_successes(tiny, tmp_path):
         model=tmp_path / "model",
         data=tmp_path / "data",
         reward="success",
-        env_steps=3_000,
+        env_steps=6_000,
         stop_at_success=0.9,
-        eval_every_steps=1_000,
+        eval_every_steps=2_000,
         eval_episodes=50,
         max_episode_steps=25,
-        own_successes=OwnSuccessesConfig(updates=20),
+        own_successes=OwnSuccessesConfig(updates=20, search_batches=2),
         tracker="none",
     )
     result = reinforce(config, tmp_path / "run")

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from headstart.algorithms import own_successes
-from headstart.algorithms.own_successes import OWN, SKILL, TOLD, OwnSuccesses, OwnSuccessesConfig
+from headstart.algorithms.own_successes import (
+    PRIOR_OUTCOMES,
+    OwnSuccesses,
+    OwnSuccessesConfig,
+)
 from headstart.behaviors.base import Decision
 from headstart.data.trajectories import Trajectories
 from headstart.model.channels import measure
@@ -48,9 +52,9 @@ def model(tiny, demonstrations) -> Transformer:
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
+def played(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """The prompts of each batch of episodes, as they are played."""
-    batches: list[list[tuple[int, int]]] = []
+    batches: list[list[int]] = []
     policy = OwnSuccesses._policy
 
     def noted(self, model, prompts, noise):
@@ -84,45 +88,63 @@ def improve(learner: OwnSuccesses, tiny, batches: int) -> list[dict[str, float]]
     return [s.metrics for s in steps]
 
 
-def test_words_come_first_then_skills_then_the_first_own_success(
+def test_words_come_first_then_prompts_of_other_tasks_and_the_model_stays(
     tiny, model, demonstrations, played, monkeypatch
 ):
-    outcome(monkeypatch, [0, 0, 0, 0.25, 0])
-    skills = [[e] for e in demonstrations[:6]]
-    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, skills=skills)
-    metrics = improve(learner, tiny, 5)
-    assert played[0] == [(TOLD, 0)] * 4
-    assert played[1] == [(SKILL, i) for i in range(4)]
-    assert played[2] == [(SKILL, i) for i in range(4, 8)]  # the first two for the second time
-    assert played[4] == [(OWN, 0)] * 4
-    assert [m["train/own_successes"] for m in metrics] == [0, 0, 0, 1, 1]
+    outcome(monkeypatch, [0, 0, 0])
+    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, skills=demonstrations[:6])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    improve(learner, tiny, 3)
+    assert played[0] == [0] * 4
+    assert all(1 <= prompt <= 6 for batch in played[1:] for prompt in batch)
+    assert all(torch.equal(v, before[k]) for k, v in learner.model.state_dict().items())
 
 
-@pytest.mark.parametrize(("batches", "first"), [(3, [1, 3, 0, 2]), (4, [0, 1, 2, 3])])
-def test_skills_that_earned_most_come_in_between(tiny, model, demonstrations, batches, first):
-    skills = [[a, b] for a, b in zip(demonstrations[:4], demonstrations[4:], strict=True)]
-    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, skills=skills)
-    learner._tried, learner._batches = 4, batches
-    learner._scores[:] = [1, 3, 0, 2]
-    prompts = learner._prompts(4)
-    assert [index % 4 for _, index in prompts] == first
-    shown = [learner._as_prompt(*prompt).demonstration for prompt in prompts]
-    assert all(any(e is d for d in skills[i]) for e, i in zip(shown, first, strict=True))
+def test_a_prompt_that_serves_ends_the_search(tiny, model, demonstrations, monkeypatch):
+    outcome(monkeypatch, [1, 1, 0])
+    config = replace(CONFIG, search_batches=100)
+    learner = OwnSuccesses(config, tiny.TASKS["reach"], 0, model, skills=demonstrations[:1])
+    improve(learner, tiny, 1)
+    assert learner._is_searching(), "four episodes are not five"
+    learner._outcomes[1] += (5.0, 0.0)
+    assert not learner._is_searching()
+
+
+def test_the_search_has_an_end_once_something_succeeded(
+    tiny, model, demonstrations, played, monkeypatch
+):
+    outcome(monkeypatch, [0.25, 0, 0])
+    config = replace(CONFIG, search_batches=2)
+    learner = OwnSuccesses(config, tiny.TASKS["reach"], 0, model, skills=demonstrations[:2])
+    improve(learner, tiny, 3)
+    assert set(played[2]) <= {0, 3}, "words, and the own success behind two skills"
+
+
+def test_a_quick_success_counts_more_and_the_nearest_miss_a_little(tiny, model, demonstrations):
+    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, skills=demonstrations[:2])
+    won, missed, far = (replace(e) for e in demonstrations[:3])
+    for episode, success, reward in ((won, True, 2.0), (missed, False, 1.0), (far, False, 0.0)):
+        episode.success = np.full(episode.num_steps, success)
+        episode.reward = np.full(episode.num_steps, reward, np.float32)
+    learner._take_in([0, 1, 2], [won, missed, far])
+    share = 1 - 0.5 * won.num_steps / 50
+    expected = [(share, 1 - share), (0.05, 0.95), (0.0, 1.0), (0.0, 0.0)]
+    np.testing.assert_allclose(learner._outcomes - PRIOR_OUTCOMES, expected)
 
 
 def test_the_policy_that_is_judged_is_the_best_in_training(
     tiny, model, demonstrations, monkeypatch
 ):
-    # Means over the last two batches: 0.5, 0.75, 0.5, 0.
-    outcome(monkeypatch, [0.5, 1.0, 0.0, 0.0])
+    # Means over the last two batches, from the second batch on: 0.75, 0.75, 0.25, 0.
+    outcome(monkeypatch, [0.5, 1.0, 0.5, 0.0, 0.0])
     config = replace(CONFIG, judged_over=2)
     learner = OwnSuccesses(config, tiny.TASKS["reach"], 0, model, given=demonstrations[:1])
-    improve(learner, tiny, 1)
-    before_second = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    improve(learner, tiny, 2)
+    before_third = {k: v.clone() for k, v in learner.model.state_dict().items()}
     metrics = improve(learner, tiny, 3)
     assert [m["train/chosen_success"] for m in metrics] == [0.75] * 3
     chosen = learner.chosen.state_dict()
-    assert all(torch.equal(chosen[k], before_second[k]) for k in chosen)
+    assert all(torch.equal(chosen[k], before_third[k]) for k in chosen)
     assert learner.actor(1).model is learner.chosen
 
 
@@ -131,37 +153,46 @@ def test_a_given_demonstration_is_in_the_prompt_from_the_start(
 ):
     outcome(monkeypatch, [0, 0])
     learner = OwnSuccesses(
-        CONFIG, tiny.TASKS["reach"], 0, model, skills=[demonstrations], given=demonstrations[:2]
+        CONFIG, tiny.TASKS["reach"], 0, model, skills=demonstrations[:3], given=demonstrations[3:5]
     )
     improve(learner, tiny, 2)
-    assert played == [[(OWN, 0)] * 4] * 2
+    assert played[0] == [4] * 4
+    assert set(played[1]) <= {4, 5}
 
 
-def test_imitation_takes_what_was_given_and_the_quickest(tiny, model, demonstrations):
-    task = tiny.TASKS["reach"]
-    learner = OwnSuccesses(CONFIG, task, 0, model, given=demonstrations[:1])
-    by_length = sorted(demonstrations[1:], key=lambda e: -e.num_steps)
-    learner._own += by_length
-    expected = [0, *sorted(range(1, 8), key=lambda i: (learner._own[i].num_steps, i))]
-    assert learner._quickest() == expected
+def test_successes_of_the_best_prompts_are_kept_and_of_those_the_quickest(
+    tiny, model, demonstrations
+):
+    config = replace(CONFIG, most_episodes=3)
+    learner = OwnSuccesses(config, tiny.TASKS["reach"], 0, model, skills=demonstrations[:2])
+    learner._shown += [cut(demonstrations[0], steps) for steps in (5, 4, 3, 2)]
+    learner._source = [0, 1, 1, 0]
+    learner._outcomes = np.array([(1, 1), (9, 1), *[(0.5, 1.5)] * 5], float)
+    assert learner._kept() == [5, 4, 6]  # own successes begin at 3
+
+
+def cut(episode: Episode, steps: int) -> Episode:
+    names = ("obs", "action", "reward", "success")
+    return replace(episode, **{name: getattr(episode, name)[:steps] for name in names})
 
 
 def test_it_goes_on_from_its_tensors_as_if_it_had_not_stopped(
     tiny, model, demonstrations, monkeypatch
 ):
     def learner_of() -> OwnSuccesses:
-        skills = [[e] for e in demonstrations[:3]]
-        return OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, build_copy(model), None, skills)
+        config = replace(CONFIG, search_batches=2)
+        skills = demonstrations[:3]
+        return OwnSuccesses(config, tiny.TASKS["reach"], 0, build_copy(model), None, skills)
 
-    outcome(monkeypatch, [0, 0.5, 0.25])
+    outcome(monkeypatch, [0, 0.5, 0.25, 0.5])
     whole = learner_of()
-    for _ in range(3):
+    for _ in range(4):
         improve(whole, tiny, 1)
-    outcome(monkeypatch, [0, 0.5])
+    outcome(monkeypatch, [0, 0.5, 0.25])
     first = learner_of()
-    for _ in range(2):
+    for _ in range(3):
         improve(first, tiny, 1)
-    outcome(monkeypatch, [0.25])
+    outcome(monkeypatch, [0.5])
     second = learner_of()
     second.load_tensors(first.tensors())
     improve(second, tiny, 1)

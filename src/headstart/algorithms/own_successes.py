@@ -1,13 +1,14 @@
-"""Reinforcement learning from a prior: it does again, and better, what has once succeeded.
+"""Reinforcement learning from a prior: it finds the prompt it does best on, and repeats successes.
 
-A pre-trained model needs no gradient of the reward to begin with: it tries what it can do already
-- the task's words, then what it was shown of other tasks - until an episode succeeds. That episode
-is a demonstration, its own: from then on it is in the prompt, and the model imitates all such
-episodes after every batch of them. Half of the episodes are played with noise, to find better.
+A pre-trained model needs no gradient of the reward to begin with. Prompts are the arms of a bandit:
+the task's words, demonstrations of other tasks (opening a window teaches how to unlock a door), and
+every episode of this task that has succeeded so far, from where on it is a demonstration too. Once
+a prompt is found that serves, the model imitates the successes of its best prompts after every
+batch of episodes, half of which have noise.
 
-Relatives: expert iteration (Anthony et al. 2017, arXiv:1705.08439), self-imitation learning (Oh et
-al. 2018, arXiv:1806.05635). What is judged and saved is the policy that had the best success in
-the episodes of training, never one that was looked at in an evaluation.
+Relatives: Thompson sampling (1933), expert iteration (Anthony et al. 2017, arXiv:1705.08439),
+self-imitation learning (Oh et al. 2018, arXiv:1806.05635). The policy that is judged and saved is
+chosen by the episodes of training alone.
 """
 
 from __future__ import annotations
@@ -34,8 +35,14 @@ from headstart.rollout import Interaction, run_episodes
 from headstart.suites.base import VecEnv
 from headstart.types import Episode, Task
 
-TOLD, SKILL, OWN = range(3)
-"""Kinds of prompts: the task's words, a demonstration of another task, an episode of this task."""
+PRIOR_OUTCOMES = (0.5, 1.5)
+"""Successes and failures that an untried prompt is taken to have had: most are of no use."""
+GIVEN_OUTCOMES = (3.0, 0.0)
+"""What a demonstration of the task itself is taken to have had beside that."""
+SERVES = (5, 0.7)
+"""Episodes and share of successes from which on a prompt is taken to serve."""
+NEAR_MISS = 0.1
+"""What the highest reward of all counts in a failure, as a share of a success."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +51,16 @@ class OwnSuccessesConfig:
 
     num_envs: int = 10
     """Episodes played between two improvements."""
+    search_batches: int = 9
+    """Batches in which prompts are tried before the model is changed, unless one serves sooner."""
     noise: float = 1.0
     """Exploration of every other episode, in deviations of the predicted action."""
     noise_correlation: float = 0.9
     """Of the noise from one step to the next."""
     updates: int = 50
     """Optimiser steps of an improvement."""
-    most_episodes: int = 40
-    """Own successes that are imitated, the quickest."""
+    most_episodes: int = 20
+    """Own successes that are imitated and may be shown: those of the best prompts."""
     learner: LearnerConfig = field(default_factory=few_shot_rates)
     loader: LoaderConfig = SHOWN_ONLY
     judged_over: int = 3
@@ -59,13 +68,13 @@ class OwnSuccessesConfig:
 
 
 class OwnSuccesses:
-    """A pre-trained model, the episodes it has succeeded in, and the best it has been so far.
+    """A pre-trained model, the prompts it may act on and how it did on them.
 
     Args:
         model: the prior, or a model fine-tuned from it.
         old: batches of what it was pre-trained on; None: only its own successes.
-        skills: demonstrations of other tasks, several a task, to be tried where words do not help.
-        given: demonstrations of this task; the first is in the prompt from the beginning.
+        skills: demonstrations of other tasks, to be tried as prompts.
+        given: demonstrations of this task, which are prompts and are imitated.
     """
 
     def __init__(
@@ -75,20 +84,28 @@ class OwnSuccesses:
         seed: int,
         model: Transformer,
         old: Loader | None = None,
-        skills: Sequence[Sequence[Episode]] = (),
+        skills: Sequence[Episode] = (),
         given: Sequence[Episode] = (),
     ) -> None:
         self.config, self.task, self.seed = config, task, seed
         self.model, self.chosen = model, copy.deepcopy(model)
-        self._old, self._skills = old, list(skills)
-        self._tried = 0  # batches' worth of skills, in turn
-        self._scores = np.full(len(skills), -np.inf)  # each skill's highest reward
-        self._num_given = len(given)
-        self._own = list(given)
-        self._prompt = self._chosen_prompt = (OWN, 0) if given else (TOLD, 0)
-        self._best = -1.0
+        self._old = old
+        # Prompts in a row: words, skills, given demonstrations, own successes.
+        self._shown: list[Episode | None] = [None, *skills, *given]
+        self._num_skills, self._num_given = len(skills), len(given)
+        self._outcomes = np.tile(PRIOR_OUTCOMES, (len(self._shown), 1))
+        self._outcomes[self._own_from :] += GIVEN_OUTCOMES
+        self._chosen_prompt = self._own_from if given else 0
+        self._source: list[int] = []  # the prompt that each own success was played on
+        self._highest_reward = 0.0
         self._batches = 0
-        self._rates: list[float] = []  # of the last batches played on a single prompt
+        self._rates: list[float] = []  # of the last batches
+        self._best = -1.0
+
+    @property
+    def _own_from(self) -> int:
+        """The first prompt of the task itself."""
+        return 1 + self._num_skills
 
     def improve(self, env: VecEnv, env_steps: int) -> Iterator[Spent]:
         num, forward = env.num_envs, 2.0 * self.model.num_parameters()
@@ -99,18 +116,16 @@ class OwnSuccesses:
             interaction = Interaction(env, policy)
             ended = dict(run_episodes(interaction, self.task.max_episode_steps))
             played = [ended[i] for i in range(num)]
-            succeeded = [episode for episode in played if episode.success.any()]
+            self._judge(prompts, played)
             self._take_in(prompts, played)
-            self._own += succeeded
             self._batches += 1
             flops = forward * interaction.env_steps
-            if self._own:
+            if not self._is_searching():
                 flops += self._learn()
-                self._prompt = (OWN, self._quickest()[0])
             spent += interaction.env_steps
             metrics = {
-                "train/success": len(succeeded) / num,
-                "train/own_successes": float(len(self._own) - self._num_given),
+                "train/success": self._rates[-1],
+                "train/own_successes": len(self._shown) - self._own_from - self._num_given,
                 "train/chosen_success": self._best,
             }
             yield Spent(interaction.env_steps, flops, metrics)
@@ -118,42 +133,74 @@ class OwnSuccesses:
     def actor(self, num_envs: int) -> Policy:
         return self._policy(self.chosen, [self._chosen_prompt] * num_envs, None)
 
-    def _prompts(self, num: int) -> list[tuple[int, int]]:
-        """What each environment acts on: one prompt, but for a batch of skills being tried.
+    def _prompts(self, num: int) -> list[int]:
+        """What each environment acts on: each prompt as often as it may be the best of all.
 
-        Skills take turns; from the second turn on, those that earned the highest reward come in
-        between, as an episode that nearly succeeded may succeed from another start.
+        A policy is either told or shown, so a batch has words throughout or not at all.
         """
-        if self._own or self._batches == 0 or not self._skills:
-            return [self._prompt] * num
-        all_tried = self._tried >= len(self._skills)
-        if all_tried and self._batches % 2 and np.ptp(self._scores):
-            best = np.argsort(-self._scores, kind="stable")
-            return [
-                (SKILL, self._batches * len(best) + int(best[i % len(best)])) for i in range(num)
-            ]
-        self._tried += num
-        return [(SKILL, self._tried - num + i) for i in range(num)]
+        if self._batches == 0:
+            return [self._chosen_prompt] * num
+        searching = self._is_searching()
+        arms = np.array([*range(self._own_from)] if searching else [0, *self._kept()])
+        successes, failures = self._outcomes[arms].T
+        generator = np.random.default_rng((self.seed, self._batches))
+        sampled = generator.beta(successes, failures, size=(num, len(arms)))
+        if (sampled.argmax(1) == 0).mean() > 0.5 or len(arms) == 1:
+            return [0] * num
+        return arms[1 + sampled[:, 1:].argmax(1)].tolist()
 
-    def _take_in(self, prompts: list[tuple[int, int]], played: list[Episode]) -> None:
-        """Note how good the prompts were, and whether the policy is the best so far."""
-        for (kind, index), episode in zip(prompts, played, strict=True):
-            if kind == SKILL:
-                place = index % len(self._skills)
-                self._scores[place] = max(self._scores[place], episode.reward.max())
-        if len(set(prompts)) > 1:
-            return
-        rate = float(np.mean([episode.success.any() for episode in played]))
-        self._rates = [*self._rates, rate][-self.config.judged_over :]
-        if np.mean(self._rates) >= self._best:
-            self._best = float(np.mean(self._rates))
-            self._chosen_prompt = prompts[0]
+    def _is_searching(self) -> bool:
+        """Whether prompts are still tried, and the model is left as it was."""
+        if self._num_given:
+            return False
+        plays, share = SERVES
+        tried = self._outcomes.sum(1) - sum(PRIOR_OUTCOMES) >= plays - 1e-6
+        serves = bool((tried & (self._quality() >= share)).any())
+        found = len(self._shown) > self._own_from
+        return not found or not (serves or self._batches >= self.config.search_batches)
+
+    def _quality(self) -> np.ndarray:
+        """Expected outcome of each prompt."""
+        successes, failures = self._outcomes.T
+        return successes / (successes + failures)
+
+    def _take_in(self, prompts: list[int], played: list[Episode]) -> None:
+        """How the prompts did, and new ones: the episodes that succeeded."""
+        highest = [float(episode.reward.max()) for episode in played]
+        self._highest_reward = max(self._highest_reward, *highest)
+        for prompt, episode, reward in zip(prompts, played, highest, strict=True):
+            # A quick success counts as one, the slowest as half of one.
+            share = 1.0 - 0.5 * episode.num_steps / self.task.max_episode_steps
+            if not episode.success.any():
+                share = NEAR_MISS * max(reward, 0.0) / max(self._highest_reward, 1e-6)
+            self._outcomes[prompt] += (share, 1.0 - share)
+            if episode.success.any():
+                self._shown.append(episode)
+                self._source.append(prompt)
+        new = len(self._shown) - len(self._outcomes)
+        self._outcomes = np.concatenate([self._outcomes, np.tile(PRIOR_OUTCOMES, (new, 1))])
+
+    def _judge(self, prompts: list[int], played: list[Episode]) -> None:
+        """Whether the model, before it learns from them, did better in these episodes than ever.
+
+        A few episodes tell little, so that until there are enough the latest is taken.
+        """
+        over = self.config.judged_over
+        self._rates = [*self._rates, float(np.mean([e.success.any() for e in played]))][-over:]
+        rate = float(np.mean(self._rates))
+        if self._batches < over or rate >= self._best:
+            self._best = rate if self._batches >= over - 1 else self._best
             self.chosen.load_state_dict(self.model.state_dict())
+            self._chosen_prompt = self._best_prompt(prompts)
+
+    def _best_prompt(self, prompts: list[int]) -> int:
+        """The prompt that did best so far, of those that were tried; at first the only one."""
+        return prompts[0] if self._batches == 0 else int(np.argmax(self._quality()))
 
     def _learn(self) -> float:
         """Imitate what succeeded; returns floating-point operations."""
         config, model = self.config, self.model
-        episodes = [self._own[i] for i in self._quickest()[: config.most_episodes]]
+        episodes = [e for i in self._kept() if (e := self._shown[i]) is not None]
         new = Trajectories.from_episodes(
             episodes, self.task.obs_channels, self.task.action_channels
         )
@@ -162,45 +209,46 @@ class OwnSuccesses:
         learner = Learner(model, config.learner, config.updates)
         return imitate(learner, loaders, self._batches * config.updates)
 
-    def _quickest(self) -> list[int]:
-        """Numbers of the given demonstrations, then of own successes from the shortest on."""
-        given = list(range(self._num_given))
-        own = range(self._num_given, len(self._own))
-        return given + sorted(own, key=lambda i: (self._own[i].num_steps, i))
+    def _kept(self) -> list[int]:
+        """Prompts of the task itself: what was given, and own successes, the best first.
+
+        An own success is as good as the prompt it was played on: a lucky one is not worth much.
+        """
+        own_from, quality = self._own_from + self._num_given, self._quality()
+        own = [
+            (-quality[source], episode.num_steps, i)
+            for i, (source, episode) in enumerate(
+                zip(self._source, self._shown[own_from:], strict=True), own_from
+            )
+            if episode is not None
+        ]
+        best = [i for *_, i in sorted(own)[: self.config.most_episodes]]
+        return [*range(self._own_from, own_from), *best]
 
     def _noise(self, num: int) -> Noise:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self._batches)
-        scale = self.config.noise * (torch.arange(num) % 2)
+        scale = (0.0 if self._is_searching() else self.config.noise) * (torch.arange(num) % 2)
         return Noise(scale, self.config.noise_correlation, generator)
 
-    def _policy(
-        self, model: Transformer, prompts: list[tuple[int, int]], noise: Noise | None
-    ) -> Policy:
-        return Policy(
-            model, self.task.channels, [self._as_prompt(*p) for p in prompts], noise=noise
-        )
-
-    def _as_prompt(self, kind: int, index: int) -> Prompt:
-        if kind == TOLD:
-            return Prompt(self.task.instruction)
-        if kind == OWN:
-            return Prompt(demonstration=self._own[index])
-        turn, place = divmod(index, len(self._skills))
-        demonstrations = self._skills[place]
-        return Prompt(demonstration=demonstrations[turn % len(demonstrations)])
+    def _policy(self, model: Transformer, prompts: list[int], noise: Noise | None) -> Policy:
+        found = [
+            Prompt(self.task.instruction if self._shown[i] is None else None, self._shown[i])
+            for i in prompts
+        ]
+        return Policy(model, self.task.channels, found, noise=noise)
 
     def tensors(self) -> dict[str, Tensor]:
-        own = self._own[self._num_given :]
+        own = [e for e in self._shown[self._own_from + self._num_given :] if e is not None]
+        counts = [self._batches, self._chosen_prompt]
         arrays = {
             "episodes.length": np.array([e.num_steps for e in own], np.int64),
+            "episodes.source": np.array(self._source, np.int64),
             "episodes.seed": np.array([e.seed for e in own], np.int64),
             "episodes.obs": _joined([e.obs for e in own], len(self.task.obs_channels)),
             "episodes.action": _joined([e.action for e in own], len(self.task.action_channels)),
-            "prompts": np.array([*self._prompt, *self._chosen_prompt], np.int64),
-            "counts": np.array([self._batches, self._tried]),
-            "best": np.array(self._best),
-            "rates": np.array(self._rates, np.float64),
-            "scores": self._scores,
+            "outcomes": self._outcomes,
+            "counts": np.array(counts, np.int64),
+            "rates": np.array([self._best, self._highest_reward, *self._rates], np.float64),
         }
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
         for name, model in (("model", self.model), ("chosen", self.chosen)):
@@ -212,11 +260,10 @@ class OwnSuccesses:
             start = f"{name}."
             known = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
             model.load_state_dict(known)
-        kind, index, chosen_kind, chosen_index = tensors["prompts"].tolist()
-        self._prompt, self._chosen_prompt = (kind, index), (chosen_kind, chosen_index)
-        self._batches, self._tried = tensors["counts"].tolist()
-        self._rates, self._best = tensors["rates"].tolist(), float(tensors["best"])
-        self._scores = tensors["scores"].numpy().copy()
+        self._batches, self._chosen_prompt = tensors["counts"].tolist()
+        self._best, self._highest_reward, *self._rates = tensors["rates"].tolist()
+        self._outcomes = tensors["outcomes"].numpy().copy()
+        self._source = tensors["episodes.source"].tolist()
         start = 0
         lengths, seeds = tensors["episodes.length"].tolist(), tensors["episodes.seed"].tolist()
         for length, seed in zip(lengths, seeds, strict=True):
@@ -224,13 +271,13 @@ class OwnSuccesses:
                 tensors[f"episodes.{name}"][start : start + length].numpy()
                 for name in ("obs", "action")
             )
-            self._own.append(_success(self.task, obs, action, seed))
+            self._shown.append(_success(self.task, obs, action, seed))
             start += length
 
     def save(self, root: Path) -> None:
         """The model, and in the dataset ``prompt`` the demonstration that it acts on, if any."""
         save_model(root, self.chosen)
-        shown = self._as_prompt(*self._chosen_prompt).demonstration
+        shown = self._shown[self._chosen_prompt]
         if shown is not None and not (root / "prompt").exists():
             with DatasetWriter(root / "prompt", self.task) as writer:
                 writer.save_episode(shown)

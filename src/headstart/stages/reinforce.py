@@ -39,8 +39,8 @@ from headstart.suites import registry
 from headstart.suites.base import StepResult, VecEnv
 from headstart.types import Episode, Task
 
-DEMONSTRATIONS_OF_A_SKILL = 3
-"""Of each other task, tried in turn."""
+DEMONSTRATIONS_OF_A_SKILL = 2
+"""Of each other task, to be tried as prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ def _algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Alg
     cache = open_cache(Dataset(config.data))
     old = cache.trajectories(np.arange(len(cache.length)))
     known = demonstrations_of(config.data, DEMONSTRATIONS_OF_A_SKILL)
-    skills = [known[name] for name in sorted(known) if name != task.id]
+    skills = [e for name in sorted(known) if name != task.id for e in known[name]]
     loader = make_loader(old, own.loader, model, config.seed)
     return OwnSuccesses(own, task, config.seed, model, loader, skills, given)
 
