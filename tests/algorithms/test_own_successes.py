@@ -135,7 +135,7 @@ def test_a_quick_success_counts_more_and_the_nearest_miss_a_little(tiny, model, 
 def test_the_policy_that_is_judged_is_the_best_in_training(
     tiny, model, demonstrations, monkeypatch
 ):
-    # Means over the last two batches, from the second batch on: 0.75, 0.75, 0.25, 0.
+    # Means over the last two batches: 0.5 to begin with, then 0.75, 0.75, 0.25, 0.
     outcome(monkeypatch, [0.5, 1.0, 0.5, 0.0, 0.0])
     config = replace(CONFIG, judged_over=2)
     learner = OwnSuccesses(config, tiny.TASKS["reach"], 0, model, given=demonstrations[:1])
@@ -146,6 +146,17 @@ def test_the_policy_that_is_judged_is_the_best_in_training(
     chosen = learner.chosen.state_dict()
     assert all(torch.equal(chosen[k], before_third[k]) for k in chosen)
     assert learner.actor(1).model is learner.chosen
+
+
+def test_a_prior_that_learning_makes_worse_stays_what_is_judged(
+    tiny, model, demonstrations, monkeypatch
+):
+    outcome(monkeypatch, [1.0, 1.0, 0.5, 0.5, 0.5])
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, skills=demonstrations[:2])
+    improve(learner, tiny, 5)
+    assert any(not torch.equal(v, before[k]) for k, v in learner.model.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in learner.chosen.state_dict().items())
 
 
 def test_a_given_demonstration_is_in_the_prompt_from_the_start(

@@ -116,15 +116,16 @@ class OwnSuccesses:
             interaction = Interaction(env, policy)
             ended = dict(run_episodes(interaction, self.task.max_episode_steps))
             played = [ended[i] for i in range(num)]
-            self._judge(prompts, played)
+            searching, rate = self._is_searching(), _success_rate(played)
             self._take_in(prompts, played)
+            self._judge(rate, searching)
             self._batches += 1
             flops = forward * interaction.env_steps
             if not self._is_searching():
                 flops += self._learn()
             spent += interaction.env_steps
             metrics = {
-                "train/success": self._rates[-1],
+                "train/success": rate,
                 "train/own_successes": len(self._shown) - self._own_from - self._num_given,
                 "train/chosen_success": self._best,
             }
@@ -180,22 +181,29 @@ class OwnSuccesses:
         new = len(self._shown) - len(self._outcomes)
         self._outcomes = np.concatenate([self._outcomes, np.tile(PRIOR_OUTCOMES, (new, 1))])
 
-    def _judge(self, prompts: list[int], played: list[Episode]) -> None:
-        """Whether the model, before it learns from them, did better in these episodes than ever.
+    def _judge(self, rate: float, searching: bool) -> None:
+        """Whether the model that played, before it learns from that, did better than any before.
 
-        A few episodes tell little, so that until there are enough the latest is taken.
+        Prompts are judged by themselves as long as the model stays as it was. After that some
+        batches are needed: a few episodes tell little.
         """
+        if searching:
+            self._chosen_prompt = self._best_prompt()
+            self._best = float(self._quality()[self._chosen_prompt])
+            return
         over = self.config.judged_over
-        self._rates = [*self._rates, float(np.mean([e.success.any() for e in played]))][-over:]
-        rate = float(np.mean(self._rates))
-        if self._batches < over or rate >= self._best:
-            self._best = rate if self._batches >= over - 1 else self._best
+        self._rates = [*self._rates, rate][-over:]
+        if self._batches == 0:  # what it begins with
+            self._best = rate
+        elif len(self._rates) == over and np.mean(self._rates) >= self._best:
+            self._best = float(np.mean(self._rates))
             self.chosen.load_state_dict(self.model.state_dict())
-            self._chosen_prompt = self._best_prompt(prompts)
+            self._chosen_prompt = self._best_prompt()
 
-    def _best_prompt(self, prompts: list[int]) -> int:
-        """The prompt that did best so far, of those that were tried; at first the only one."""
-        return prompts[0] if self._batches == 0 else int(np.argmax(self._quality()))
+    def _best_prompt(self) -> int:
+        """The prompt that did best so far, of those that were tried."""
+        tried = self._outcomes.sum(1) > sum(PRIOR_OUTCOMES)
+        return int(np.argmax(np.where(tried, self._quality(), -1.0)))
 
     def _learn(self) -> float:
         """Imitate what succeeded; returns floating-point operations."""
@@ -281,6 +289,10 @@ class OwnSuccesses:
         if shown is not None and not (root / "prompt").exists():
             with DatasetWriter(root / "prompt", self.task) as writer:
                 writer.save_episode(shown)
+
+
+def _success_rate(episodes: list[Episode]) -> float:
+    return float(np.mean([episode.success.any() for episode in episodes]))
 
 
 def _joined(arrays: list[np.ndarray], width: int) -> np.ndarray:
