@@ -6,7 +6,6 @@ import numpy as np
 
 from headstart.algorithms.own_successes import OwnSuccessesConfig
 from headstart.algorithms.ppo import PPOConfig
-from headstart.behaviors.base import Decision
 from headstart.data.loader import LoaderConfig
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.model.checkpoint import load_model
@@ -19,22 +18,11 @@ from headstart.stages.reinforce import ReinforceConfig, reinforce
 from headstart.types import Episode
 
 
-class ToGoal:
-    """The expert of the tiny suite: straight to the goal."""
-
-    name = "expert"
-
-    def reset(self, env_ids: np.ndarray) -> None: ...
-
-    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
-        return Decision(np.clip(10 * (obs[:, 2:] - obs[:, :2]), -1, 1).astype(np.float32))
-
-
 def pretrained(tiny, root: Path, updates: int) -> list[Episode]:
     """Make ``root/model`` from the expert's demonstrations in ``root/data``; returns them."""
     task = tiny.TASKS["reach"]
     env = tiny.make(task, seeds=range(40))
-    episodes = [e for _, e in run_episodes(Interaction(env, ToGoal()), 40, 3)]
+    episodes = [e for _, e in run_episodes(Interaction(env, tiny.ToGoal()), 40, 3)]
     with DatasetWriter(root / "data", task) as writer:
         writer.save_episodes(episodes)
     config = PretrainConfig(

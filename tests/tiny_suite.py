@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headstart.behaviors.base import Decision
 from headstart.suites.base import StepResult
 from headstart.types import Channel, Task
 
@@ -85,3 +86,14 @@ class TinyVecEnv:
 
 def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None) -> TinyVecEnv:
     return TinyVecEnv(task, seeds, max_episode_steps)
+
+
+class ToGoal:
+    """The expert of the tiny suite: straight to the goal."""
+
+    name = "expert"
+
+    def reset(self, env_ids: np.ndarray) -> None: ...
+
+    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
+        return Decision(np.clip(10 * (obs[:, 2:] - obs[:, :2]), -1, 1).astype(np.float32))

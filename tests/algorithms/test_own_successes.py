@@ -12,7 +12,6 @@ from headstart.algorithms.own_successes import (
     OwnSuccesses,
     OwnSuccessesConfig,
 )
-from headstart.behaviors.base import Decision
 from headstart.data.trajectories import Trajectories
 from headstart.model.channels import measure
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
@@ -24,19 +23,10 @@ CONFIG = OwnSuccessesConfig(num_envs=4, updates=2)
 MAX_STEPS = 6
 
 
-class ToGoal:
-    name = "expert"
-
-    def reset(self, env_ids: np.ndarray) -> None: ...
-
-    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
-        return Decision(np.clip(10 * (obs[:, 2:] - obs[:, :2]), -1, 1).astype(np.float32))
-
-
 @pytest.fixture
 def demonstrations(tiny) -> list[Episode]:
     env = tiny.make(tiny.TASKS["reach"], seeds=range(8))
-    return [e for _, e in sorted(run_episodes(Interaction(env, ToGoal()), 40))]
+    return [e for _, e in sorted(run_episodes(Interaction(env, tiny.ToGoal()), 40))]
 
 
 @pytest.fixture

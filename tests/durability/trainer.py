@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.artifact import CLOCKS
 
 STAGES = ("collect", "pretrain", "finetune", "reinforce")
@@ -40,21 +38,6 @@ class Run:
     step: int | None = None
     """Die in this step, counted from where the child began."""
     after_s: float | None = None
-
-
-class ToGoal:
-    """The expert of the tiny suite: straight to the goal."""
-
-    name = "expert"
-
-    def __init__(self, _task: Any = None) -> None: ...
-
-    def reset(self, env_ids: np.ndarray) -> None: ...
-
-    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Any:
-        from headstart.behaviors.base import Decision
-
-        return Decision(np.clip(10 * (obs[:, 2:] - obs[:, :2]), -1, 1).astype(np.float32))
 
 
 class Trainer:
@@ -181,6 +164,7 @@ def _without_seconds(value: Any) -> Any:
 
 def work(job: Run) -> None:
     """Run a stage; die where the job says."""
+    import tiny_suite
     from headstart import cli
     from headstart.algorithms import ppo
     from headstart.model import learner
@@ -215,7 +199,7 @@ def work(job: Run) -> None:
         return noted
 
     changed: Any = collect
-    changed.ScriptedExpert = ToGoal
+    changed.ScriptedExpert = lambda _task: tiny_suite.ToGoal()
     Interaction.step = counting(Interaction.step) if job.stage == "collect" else Interaction.step
     learner.Learner.step = counting(learner.Learner.step)
     ppo.PPO.update = counting(ppo.PPO.update)
@@ -271,7 +255,8 @@ def prepare(root: Path) -> None:
     with DatasetWriter(root / "data", tiny_suite.TASKS["reach"]) as writer:
         for number, task in enumerate(tiny_suite.TASKS.values()):
             env = tiny_suite.make(task, range(10 * number, 10 * number + 5))
-            writer.save_episodes([e for _, e in run_episodes(Interaction(env, ToGoal()), 40, 3)])
+            interaction = Interaction(env, tiny_suite.ToGoal())
+            writer.save_episodes([e for _, e in run_episodes(interaction, 40, 3)])
     pretrain(_pretrain_config(root), root / "model")
 
 
