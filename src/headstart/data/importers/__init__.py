@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from headstart.artifact import Artifact, read_json, write_card, write_json
-from headstart.data.importers.ahead import read_ahead, size_of
+from headstart.data.importers.ahead import read_ahead, take
 from headstart.data.importers.base import Dropped, Source
 from headstart.data.store import DatasetWriter
 from headstart.ledger import Cost, settle, write_unfinished_bill
@@ -142,9 +142,11 @@ def _copy(source: Source, src: Path, writer: DatasetWriter) -> Counter[str]:
         ThreadPoolExecutor(1) as receiver,
         tqdm(desc="import", unit=" steps", unit_scale=True, initial=writer.num_steps) as bar,
     ):
-        ahead = receiver.submit(_batch, episodes)
+        ahead = receiver.submit(take, episodes, BATCH_BYTES)
         while batch := ahead.result():
-            ahead = receiver.submit(_batch, episodes)  # comes in while this one is stored
+            ahead = receiver.submit(
+                take, episodes, BATCH_BYTES
+            )  # comes in while this one is stored
             read += len(batch)
             dropped.update(item.reason for item in batch if isinstance(item, Dropped))
             kept = [item for item in batch if isinstance(item, Episode)]
@@ -154,16 +156,6 @@ def _copy(source: Source, src: Path, writer: DatasetWriter) -> Counter[str]:
             facts = {"read": read, "stored": writer.num_episodes, "dropped": dict(dropped)}
             write_json(path, facts | {"notes": source.notes})
     return dropped
-
-
-def _batch(episodes: Iterator[Episode | Dropped]) -> list[Episode | Dropped]:
-    """The next ones that together have ``BATCH_BYTES`` of arrays, or all that are left."""
-    batch: list[Episode | Dropped] = []
-    num_bytes = 0
-    while num_bytes < BATCH_BYTES and (item := next(episodes, None)) is not None:
-        batch.append(item)
-        num_bytes += size_of(item) if isinstance(item, Episode) else 0
-    return batch
 
 
 def _counted(dropped: Mapping[str, int]) -> str:

@@ -64,6 +64,18 @@ def read_ahead(source: Source, start: int, where: Path) -> Generator[Episode | D
             reader.close()
 
 
+def take(items: Iterator[Episode | Dropped], most_bytes: int) -> list[Episode | Dropped]:
+    """The next ones that together have so many bytes of arrays, or all that are left."""
+    taken: list[Episode | Dropped] = []
+    num_bytes = 0
+    while num_bytes < most_bytes and (item := next(items, None)) is not None:
+        taken.append(item)
+        if isinstance(item, Episode):
+            arrays = [*vars(item).values(), *item.images.values()]
+            num_bytes += sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+    return taken
+
+
 class _Reader:
     """A process that reads some of the source's blocks, and the pipe they come through."""
 
@@ -87,9 +99,9 @@ class _Reader:
                 source.note(line)
             if "failure" in header:
                 result_of(header["failure"], str(self._where))
-            yield from _unpacked(header["items"], content)
-            if header["is_last"]:
+            if not header["items"]:
                 return
+            yield from _unpacked(header["items"], content)
         raise ValueError(died(self._exit_code(), str(self._where)))
 
     def close(self) -> None:
@@ -135,37 +147,24 @@ def _serve(source: Source, firsts: Iterable[int], block: int, sending: int) -> N
         os.closerange(sending + 1, os.sysconf("SC_OPEN_MAX"))
         num_notes = len(source.notes)
         for first in firsts:
-            for items, is_last in _messages(islice(source.episodes(first), block)):
-                header, arrays = _packed(items)
-                header |= {"is_last": is_last, "notes": source.notes[num_notes:]}
+            items = map(_usable, islice(source.episodes(first), block))
+            while True:
+                message = take(items, _MESSAGE_BYTES)
+                header, arrays = _packed(message)
+                _send(sending, header | {"notes": source.notes[num_notes:]}, arrays)
                 num_notes = len(source.notes)
-                _send(sending, header, arrays)
+                if not message:  # which ends the block
+                    break
     except Exception as error:
         _send(sending, {"failure": failure(error)}, [])
     finally:
         os._exit(0)
 
 
-def _messages(
-    items: Iterable[Episode | Dropped],
-) -> Iterator[tuple[list[Episode | Dropped], bool]]:
-    """Of about ``_MESSAGE_BYTES``, and whether it is the last."""
-    message: list[Episode | Dropped] = []
-    num_bytes = 0
-    for item in items:
-        reason = unusable(item) if isinstance(item, Episode) else None
-        message.append(Dropped(reason) if reason else item)
-        num_bytes += 0 if isinstance(message[-1], Dropped) else size_of(message[-1])
-        if num_bytes >= _MESSAGE_BYTES:
-            yield message, False
-            message, num_bytes = [], 0
-    yield message, True
-
-
-def size_of(episode: Episode) -> int:
-    """Bytes of its arrays."""
-    arrays = [*vars(episode).values(), *episode.images.values()]
-    return sum(a.nbytes for a in arrays if isinstance(a, np.ndarray))
+def _usable(item: Episode | Dropped) -> Episode | Dropped:
+    """An episode that a dataset cannot keep is dropped."""
+    reason = unusable(item) if isinstance(item, Episode) else None
+    return Dropped(reason) if reason else item
 
 
 def _send(sending: int, header: dict[str, Any], arrays: list[bytes]) -> None:
