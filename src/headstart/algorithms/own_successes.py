@@ -27,7 +27,7 @@ from headstart.algorithms.imitation import SHOWN_ONLY, few_shot_rates, imitate
 from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.store import DatasetWriter
 from headstart.data.trajectories import Trajectories
-from headstart.model.checkpoint import save_model
+from headstart.model.checkpoint import load_module, module_tensors, save_model
 from headstart.model.learner import Learner, LearnerConfig, make_loader
 from headstart.model.policy import Noise, Policy, Prompt
 from headstart.model.transformer import Transformer
@@ -259,15 +259,12 @@ class OwnSuccesses:
             "rates": np.array([self._best, self._highest_reward, *self._rates], np.float64),
         }
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        for name, model in (("model", self.model), ("chosen", self.chosen)):
-            found |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
-        return found
+        models = module_tensors(self.model, "model") | module_tensors(self.chosen, "chosen")
+        return found | models
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        for name, model in (("model", self.model), ("chosen", self.chosen)):
-            start = f"{name}."
-            known = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            model.load_state_dict(known)
+        load_module(self.model, tensors, "model")
+        load_module(self.chosen, tensors, "chosen")
         self._batches, self._chosen_prompt = tensors["counts"].tolist()
         self._best, self._highest_reward, *self._rates = tensors["rates"].tolist()
         self._outcomes = tensors["outcomes"].numpy().copy()

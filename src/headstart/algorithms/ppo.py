@@ -14,7 +14,12 @@ from torch import Tensor
 from headstart.algorithms.base import Spent
 from headstart.artifact import write_bytes
 from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
-from headstart.model.checkpoint import load_optimizer, optimizer_tensors
+from headstart.model.checkpoint import (
+    load_module,
+    load_optimizer,
+    module_tensors,
+    optimizer_tensors,
+)
 from headstart.objectives import (
     gaussian_entropy,
     gaussian_logprob,
@@ -232,13 +237,12 @@ class PPO:
         return parts
 
     def tensors(self) -> dict[str, Tensor]:
-        model = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        model = module_tensors(self.model, "model")
         optimizer = optimizer_tensors(self.optimizer, "optimizer")
         return model | optimizer | {"generator": self.generator.get_state()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        self.model.load_state_dict(model)
+        load_module(self.model, tensors, "model")
         load_optimizer(self.optimizer, tensors, "optimizer")
         self.generator.set_state(tensors["generator"])
 

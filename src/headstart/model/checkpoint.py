@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.artifact import read_json, replacing, write_bytes, write_json
 from headstart.config import from_json, to_json
@@ -124,6 +124,19 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
     return _parse(path, content)
+
+
+def module_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """A module's state as named tensors."""
+    return {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def load_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
+    """Put back what ``module_tensors`` gave."""
+    start = f"{prefix}."
+    module.load_state_dict(
+        {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

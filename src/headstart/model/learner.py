@@ -16,7 +16,12 @@ from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.mixture import Mixture
 from headstart.data.trajectories import Trajectories
 from headstart.model.channels import columns
-from headstart.model.checkpoint import load_optimizer, optimizer_tensors
+from headstart.model.checkpoint import (
+    load_module,
+    load_optimizer,
+    module_tensors,
+    optimizer_tensors,
+)
 from headstart.model.transformer import Transformer
 from headstart.model.words import encode
 from headstart.objectives import TokenLoss, next_token_loss
@@ -134,15 +139,14 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """All that learning goes on from."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors = module_tensors(self.model, "model")
         for name, optimizer in self._optimizers.items():
             tensors |= optimizer_tensors(optimizer, name)
         return tensors
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what ``tensors`` gave."""
-        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        self.model.load_state_dict(model)
+        load_module(self.model, tensors, "model")
         for name, optimizer in self._optimizers.items():
             load_optimizer(optimizer, tensors, name)
 
