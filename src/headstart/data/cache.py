@@ -58,16 +58,21 @@ class Cache:
     instruction: np.ndarray  # (E,) str
     solved: np.ndarray  # (E,) bool
 
-    def trajectories(self, episodes: np.ndarray, lone_shown: bool = True) -> Trajectories:
-        """These episodes, by number, where they are.
+    def trajectories(
+        self, episodes: np.ndarray | None = None, lone_shown: bool = True
+    ) -> Trajectories:
+        """These episodes where they are.
 
         Args:
+            episodes: their numbers; None: all.
             lone_shown: whether a task's only episode is fit to be shown. It would be its own
                 answer, which teaches to copy.
 
         Raises:
             ValueError: no episode.
         """
+        if episodes is None:
+            episodes = np.arange(len(self.length))
         data = Trajectories.select(
             self.obs_channels,
             self.action_channels,

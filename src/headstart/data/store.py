@@ -24,7 +24,7 @@ from headstart.data.journal import Rows
 from headstart.data.writer import DatasetWriter
 from headstart.types import Camera, Clip, Episode, Streams
 
-__all__ = ["Dataset", "DatasetWriter", "demonstrations_of"]
+__all__ = ["Dataset", "DatasetWriter", "demonstrations_of", "enough_demonstrations"]
 
 
 class Dataset(Streams):
@@ -290,6 +290,24 @@ def demonstrations_of(root: Path | None, most: int) -> dict[str, list[Episode]]:
         if episode.success.any() and len(found.get(episode.task_id, [])) < most:
             found.setdefault(episode.task_id, []).append(episode)
     return found
+
+
+def enough_demonstrations(
+    root: Path, task_ids: Sequence[str], count: int
+) -> dict[str, list[Episode]]:
+    """``demonstrations_of``, where each of these tasks has to have as many.
+
+    Raises:
+        ValueError: a task has fewer.
+    """
+    known = demonstrations_of(root, count)
+    for task_id in task_ids:
+        if (found := len(known.get(task_id, []))) < count:
+            near = "" if found else did_you_mean(task_id, list(known))
+            raise ValueError(
+                f"{root}: {found} demonstrations of {task_id}, {count} needed; collect more{near}"
+            )
+    return known
 
 
 def _width(feature: Mapping[str, Any]) -> tuple[int, ...]:

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from headstart.algorithms.imitation import SHOWN_ONLY, few_shot_rates, imitate
 from headstart.artifact import Artifact, write_card
 from headstart.data.cache import open_cache
 from headstart.data.loader import LoaderConfig, Trajectories
-from headstart.data.store import Dataset, demonstrations_of
+from headstart.data.store import Dataset, enough_demonstrations
 from headstart.ledger import (
     FINETUNED_MODEL,
     Bill,
@@ -82,14 +81,10 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
     Raises:
         ValueError: a missing or damaged model or dataset; a task with too few demonstrations.
     """
-    shown = demonstrations_of(config.demonstrations, max(config.counts))
     tasks = registry.get_split(config.split)
-    for task in tasks:
-        if len(shown.get(task.id, [])) < max(config.counts):
-            raise ValueError(
-                f"{config.demonstrations}: {len(shown.get(task.id, []))} demonstrations of"
-                f" {task.id}, {max(config.counts)} needed; collect more"
-            )
+    shown = enough_demonstrations(
+        config.demonstrations, [task.id for task in tasks], max(config.counts)
+    )
     artifact = Artifact.create(out, "finetune", config, resume)
     if artifact.is_complete:
         settle(out)
@@ -126,9 +121,8 @@ class School:
         self._bills = bills
         self._demonstrations_cost = read_bill(config.demonstrations).cost
         self._prior = load_model(Path(config.model))
-        cache = open_cache(Dataset(config.data))
-        self._channels = (cache.obs_channels, cache.action_channels)
-        old = cache.trajectories(np.arange(len(cache.length)))
+        old = open_cache(Dataset(config.data)).trajectories()
+        self._channels = (old.obs_channels, old.action_channels)
         self._old = make_loader(old, config.loader, self._prior, config.seed)
 
     def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> dict[str, Any]:

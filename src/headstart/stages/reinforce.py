@@ -20,9 +20,9 @@ from headstart.algorithms.base import Algorithm
 from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
 from headstart.algorithms.ppo import PPO, PPOConfig
 from headstart.artifact import Artifact, write_card
-from headstart.config import did_you_mean, free, from_json
+from headstart.config import free, from_json
 from headstart.data.cache import open_cache
-from headstart.data.store import Dataset, demonstrations_of
+from headstart.data.store import Dataset, demonstrations_of, enough_demonstrations
 from headstart.ledger import (
     Cost,
     Meter,
@@ -188,8 +188,7 @@ def _algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Alg
     model = load_model(config.model)
     if config.data is None:
         return OwnSuccesses(own, task, config.seed, model, given=given)
-    cache = open_cache(Dataset(config.data))
-    old = cache.trajectories(np.arange(len(cache.length)))
+    old = open_cache(Dataset(config.data)).trajectories()
     known = demonstrations_of(config.data, DEMONSTRATIONS_OF_A_SKILL)
     skills = [e for name in sorted(known) if name != task.id for e in known[name]]
     loader = make_loader(old, own.loader, model, config.seed)
@@ -203,18 +202,7 @@ def _given(config: ReinforceConfig, task: Task) -> list[Episode]:
     if config.demonstrations is None or config.model is None:
         raise ValueError("demonstrations are for a model to start from: give all of --model,"
                          " --demonstrations and --count")  # fmt: skip
-    known = demonstrations_of(config.demonstrations, config.count)
-    if task.id not in known:
-        raise ValueError(
-            f"{config.demonstrations}: no demonstration of {task.id}"
-            f"{did_you_mean(task.id, list(known))}"
-        )
-    if len(known[task.id]) < config.count:
-        raise ValueError(
-            f"{config.demonstrations}: {len(known[task.id])} demonstrations of {task.id},"
-            f" {config.count} needed; collect more"
-        )
-    return known[task.id]
+    return enough_demonstrations(config.demonstrations, [task.id], config.count)[task.id]
 
 
 class SuccessOnly:
