@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -48,6 +49,22 @@ def test_evaluating_more_does_not_change_what_is_learned(tiny, tmp_path):
     reinforce(config(eval_episodes=7), tmp_path / "many")
     few, many = (tmp_path / run / "model.safetensors" for run in ("few", "many"))
     assert few.read_bytes() == many.read_bytes()
+
+
+@pytest.mark.parametrize(("successes", "episodes"), [(0, 10), (1, 30)])
+def test_an_evaluation_ends_after_ten_episodes_only_if_all_of_them_fail(
+    tiny, tmp_path, monkeypatch, successes, episodes
+):
+    played = []
+
+    def some_succeed(config, learner, task, seeds, meter):
+        played.extend(seeds)
+        return np.arange(len(seeds)) < successes
+
+    monkeypatch.setattr(stage, "_played", some_succeed)
+    result = reinforce(config(eval_episodes=30, env_steps=ROUND), tmp_path / "run")
+    assert [point["episodes"] for point in result["curve"]] == [episodes]
+    assert len(set(played)) == episodes
 
 
 class Killed(BaseException):

@@ -41,6 +41,8 @@ from headstart.types import Episode, Task
 
 DEMONSTRATIONS_OF_A_SKILL = 2
 """Of each other task, to be tried as prompts."""
+SCREENING_EPISODES = 10
+"""An evaluation's first ones. Failing costs whole episodes: all of them failing is enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,7 @@ class ReinforceConfig:
     eval_every_steps: int = 20_000
     """Training steps between evaluations."""
     eval_episodes: int = 50
-    """Episodes an evaluation has."""
+    """Episodes an evaluation has, unless the first ten all fail: then it ends with those."""
     max_episode_steps: int = 300
     """Steps after which an episode, in training or evaluation, is truncated."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
@@ -221,8 +223,8 @@ class SuccessOnly:
         return replace(result, reward=result.success.astype(np.float32))
 
 
-def _make(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int) -> VecEnv:
-    env = registry.make(task, _seeds(config, task, purpose, index, n), config.max_episode_steps)
+def _make(config: ReinforceConfig, task: Task, seeds: list[int]) -> VecEnv:
+    env = registry.make(task, seeds, config.max_episode_steps)
     return SuccessOnly(env) if config.reward == "success" else env
 
 
@@ -237,7 +239,8 @@ def _round(
 ) -> Progress:
     """Train for ``eval_every_steps``, then evaluate."""
     with Meter(progress.cost) as training:
-        env = _make(config, task, "reinforcement", progress.rounds, config.num_envs)
+        seeds = _seeds(config, task, "reinforcement", progress.rounds, config.num_envs)
+        env = _make(config, task, seeds)
         for spent in learner.improve(env, config.eval_every_steps):
             for m in (training, meter):
                 m.count_env_steps("reinforce", spent.env_steps)
@@ -273,9 +276,21 @@ def _point(
 def _evaluate(
     config: ReinforceConfig, learner: Algorithm, task: Task, index: int, meter: Meter
 ) -> np.ndarray:
-    """Success (n,) bool of greedy episodes, each in an environment of its own, n as configured."""
-    env = _make(config, task, "evaluation", index, config.eval_episodes)
-    interaction = Interaction(env, learner.actor(config.eval_episodes))
+    """Success (n,) bool of greedy episodes, each in an environment of its own."""
+    seeds = _seeds(config, task, "evaluation", index, config.eval_episodes)
+    success = _played(config, learner, task, seeds[:SCREENING_EPISODES], meter)
+    if success.any() and len(success) < len(seeds):
+        rest = _played(config, learner, task, seeds[SCREENING_EPISODES:], meter)
+        success = np.concatenate([success, rest])
+    return success
+
+
+def _played(
+    config: ReinforceConfig, learner: Algorithm, task: Task, seeds: list[int], meter: Meter
+) -> np.ndarray:
+    """Success (len(seeds),) bool of a greedy episode with each seed."""
+    env = _make(config, task, seeds)
+    interaction = Interaction(env, learner.actor(len(seeds)))
     episodes = run_episodes(interaction, config.max_episode_steps)
     try:
         return np.array([episode.success.any() for _, episode in episodes])
