@@ -356,3 +356,9 @@ def test_metrics_without_a_step_are_one_line(tmp_path, line):
         ValueError, match=r"metrics\.jsonl: damaged: a line (has no step|is no record)$"
     ):
         artifact.truncate_metrics(3)
+
+
+def test_for_a_dataset_its_journal_stands_in_the_manifest(tmp_path):
+    write_bytes(tmp_path / "meta/journal.jsonl", b"one")
+    write_bytes(tmp_path / "data/file.parquet", b"two")
+    assert manifest(tmp_path) == sha256(f"meta/journal.jsonl\0{sha256(b'one')}\n".encode())

@@ -198,11 +198,13 @@ def manifest(root: Path | str) -> str:
 
     Left out: what it cost, logs, cards, hidden files, of config.json the versions and the
     machine, and of result.json the seconds that things took. So the same content has the same
-    identity wherever and whenever it was made.
+    identity wherever and whenever it was made. For a dataset's files stands its journal, which
+    has their hashes.
     """
     root = Path(root)
     digest = hashlib.sha256()
-    for parts in _files(root, NOT_CONTENT):
+    in_journal = ("data", "videos") if _has_journal(root) else ()
+    for parts in _files(root, (*NOT_CONTENT, *in_journal)):
         content = _content_sha256(root.joinpath(*parts), parts)
         digest.update(f"{'/'.join(parts)}\0{content}\n".encode())
     return digest.hexdigest()
@@ -300,7 +302,7 @@ def read_json(path: Path | str) -> Any:
     if path.stat().st_size > MOST_JSON_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size} bytes; at most {MOST_JSON_BYTES} are read")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not JSON: not UTF-8 text") from None
     try:
@@ -407,8 +409,12 @@ def _read_seal(root: Path) -> dict[str, str]:
 
 def _sealed_files(root: Path) -> list[str]:
     # Episodes may be added to a dataset at any time; its journal has their checksums.
-    dataset = ("data", "meta", "videos") if (root / "meta/journal.jsonl").exists() else ()
+    dataset = ("data", "meta", "videos") if _has_journal(root) else ()
     return ["/".join(parts) for parts in _files(root, (SEAL, *TRACKERS, *dataset))]
+
+
+def _has_journal(root: Path) -> bool:
+    return (root / "meta/journal.jsonl").exists()
 
 
 def _content_sha256(path: Path, parts: tuple[str, ...]) -> str:
