@@ -61,12 +61,14 @@ def test_a_journal_that_makes_no_sense_is_one_clear_line(tmp_path, path_and_valu
     assert [p.path for p in verify(tmp_path)] == [tmp_path / JOURNAL]
 
 
-@pytest.mark.parametrize("last", [5, 7])  # of 6
-def test_a_data_file_with_other_steps_than_its_episodes_is_refused(tmp_path, last):
+@pytest.mark.parametrize(
+    ("last", "refused"), [(5, "episode 4 is not what was saved"), (7, "20 rows, 21 expected")]
+)  # of 6
+def test_a_data_file_with_other_steps_than_its_episodes_is_refused(tmp_path, last, refused):
     save(tmp_path, EPISODES)
     forge(tmp_path, 1, "episodes", "length", [2, 3, 4, 5, last])
     problem = f"20 steps, expected {14 + last}"
     with pytest.raises(ValueError, match=rf"^{tmp_path / FRAMES}: {problem}"):
         Dataset(tmp_path).load_columns(["action"])
-    with pytest.raises(ValueError, match=rf"^{tmp_path / FRAMES}: damaged: its episodes"):
+    with pytest.raises(ValueError, match=rf"^{tmp_path / FRAMES}: damaged: {refused}"):
         Dataset(tmp_path).episodes()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from headstart.artifact import read_json, write_json
@@ -32,6 +33,16 @@ def test_episodes_are_read_back_bit_for_bit(tmp_path):
     assert same(dataset.episodes(), EPISODES)
     assert same(dataset.episodes([4, 0, 4]), [EPISODES[4], EPISODES[0], EPISODES[4]])
     assert dataset.episodes([]) == []
+
+
+@pytest.mark.parametrize(("steps", "groups"), [(1, [2, 3, 4, 5, 6]), (5, [5, 9, 6]), (99, [20])])
+def test_episodes_that_share_row_groups_are_read_back_one_by_one(tmp_path, steps, groups):
+    with DatasetWriter(tmp_path, TASK, row_group_steps=steps) as writer:
+        writer.save_episodes(EPISODES)
+    file = pq.ParquetFile(tmp_path / FRAMES)
+    assert [file.metadata.row_group(i).num_rows for i in range(len(groups))] == groups
+    for wanted in ([3], [0, 1], [1, 3, 4], [0, 2, 4], [0, 1, 2, 3, 4]):
+        assert same(Dataset(tmp_path).episodes(wanted), [EPISODES[i] for i in wanted])
 
 
 def test_odd_floats_keep_their_bits(tmp_path):

@@ -160,17 +160,21 @@ def test_derived_files_are_repaired_to_what_they_were(run, name):
     assert verify(run) == []
 
 
-def test_a_damaged_page_costs_one_episode_and_the_others_are_numbered_anew(tmp_path):
-    save(tmp_path, EPISODES, [make_episode(7)])
+@pytest.mark.parametrize(("steps", "lost"), [(1, [2]), (5, [2, 3])])
+def test_a_damaged_page_costs_its_row_group_and_the_others_are_numbered_anew(tmp_path, steps, lost):
+    with DatasetWriter(tmp_path, TASK, row_group_steps=steps) as writer:
+        writer.save_episodes(EPISODES)
+        writer.save_episodes([make_episode(7)])
     before = (tmp_path / FRAMES).read_bytes()
     content = bytearray(before)
     value = EPISODES[2].obs[1].tobytes()
     content[before.index(value)] ^= 1
     rewrite(tmp_path / FRAMES, content)
     repaired = repair(tmp_path)
-    assert repaired.kept_episodes == 5
-    assert [line[:24] for line in repaired.dropped] == ["episode 2 (suite/push): "]
-    assert same(Dataset(tmp_path).episodes(), [*EPISODES[:2], *EPISODES[3:], make_episode(7)])
+    assert repaired.kept_episodes == 6 - len(lost)
+    assert [line[:11] for line in repaired.dropped] == [f"episode {i} (" for i in lost]
+    kept = [episode for i, episode in enumerate(EPISODES) if i not in lost]
+    assert same(Dataset(tmp_path).episodes(), [*kept, make_episode(7)])
     assert verify(tmp_path) == []
     assert (tmp_path / ".dropped" / FRAMES).read_bytes() == bytes(content)
 

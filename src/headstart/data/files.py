@@ -42,7 +42,7 @@ class Additions:
         self._files: list[Path] = []
         self._folders: set[Path] = set()
 
-    def create(self, name: str, content: bytes) -> None:
+    def create(self, name: str, content: bytes | memoryview) -> None:
         """Write a file, which must not exist."""
         path = self._place(name)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -97,7 +97,9 @@ def make_folder(path: Path) -> set[Path]:
     return changed
 
 
-def write_all(descriptor: int, content: bytes, path: Path, offset: int | None = None) -> None:
+def write_all(
+    descriptor: int, content: bytes | memoryview, path: Path, offset: int | None = None
+) -> None:
     """Write all of it, at the end or from ``offset`` on. An error names the file."""
     rest = memoryview(content)
     with naming(path, f" ({len(content)} bytes)"):
@@ -129,7 +131,9 @@ def naming(path: Path, what: str = "") -> Iterator[None]:
         raise OSError(error.errno, f"{error.strerror}{what}", str(path)) from None
 
 
-def replace_all(root: Path, contents: Mapping[str, bytes], threads: ThreadPoolExecutor) -> None:
+def replace_all(
+    root: Path, contents: Mapping[str, bytes | memoryview], threads: ThreadPoolExecutor
+) -> None:
     """Write files that may exist: after any crash each is the old one or the new one, whole."""
     folders: set[Path] = set()
     temporary = {name: _temporary(root / name) for name in contents}

@@ -242,11 +242,10 @@ def check_episode(episode: Episode, schema: Schema, where: str) -> None:
         ("success", episode.success, np.bool_, steps),
         ("final_obs", episode.final_obs, np.float32, (num_obs,)),
     ):
-        expected = f"expected {np.dtype(dtype)} {shape}"
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"{where}: {name} is a {type(array).__name__}, {expected}")
-        if array.dtype != dtype or array.shape != shape:
-            raise ValueError(f"{where}: {name} is {array.dtype} {array.shape}, {expected}")
+        if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != shape:
+            kind = type(array).__name__
+            found = f"{array.dtype} {array.shape}" if kind == "ndarray" else f"a {kind}"
+            raise ValueError(f"{where}: {name} is {found}, expected {np.dtype(dtype)} {shape}")
         if name in ("obs", "action", "final_obs") and not _is_known(name, array, episode):
             raise ValueError(f"{where}: {name} has values that are not finite")
     if not all(episode.task_id.partition("/")):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def encode(table: pa.Table, row_groups: Sequence[int]) -> bytes:
+def encode(table: pa.Table, row_groups: Sequence[int]) -> memoryview:
     """The table as a Parquet file with row groups of these lengths."""
     sink = pa.BufferOutputStream()
     options: dict[str, Any] = {
@@ -27,34 +27,62 @@ def encode(table: pa.Table, row_groups: Sequence[int]) -> bytes:
             rows = length * sum(1 for _ in same)
             writer.write_table(table.slice(start, rows), row_group_size=length or None)
             start += rows
-    return sink.getvalue().to_pybytes()
+    return memoryview(sink.getvalue())
 
 
 def decode(
     content: bytes | pa.Buffer,
     where: object,
     schema: pa.Schema,
-    row_groups: Sequence[int] | None = None,
+    spans: Sequence[tuple[int, int]] | None = None,
 ) -> pa.Table:
     """The columns of ``schema``, with the checksum of every page that is read verified.
 
     Args:
         where: the file's path, for messages.
+        spans: the rows to read, as (start, stop) in ascending order; None: all. Only row groups
+            that hold some of them are read.
 
     Raises:
-        ValueError: the file is damaged, or does not have these columns.
+        ValueError: the file is damaged, or does not have these columns or rows.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-        groups = range(file.num_row_groups) if row_groups is None else row_groups
-        table = file.read_row_groups(list(groups), columns=schema.names)
+        sizes = np.array([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+        groups, parts = _covering(sizes, spans) if spans else (np.arange(len(sizes)), [])
+        table = file.read_row_groups(groups.tolist(), columns=schema.names)
         # Parquet takes a dot for nesting, so asking for "action" gives "action.expert" as well.
         table = table.select(schema.names)
+        if parts:
+            table = pa.concat_tables([table.slice(start, length) for start, length in parts])
         if not table.schema.equals(schema):
             raise ValueError("its columns are of other types")
     except (OSError, pa.ArrowException, ValueError, LookupError) as error:
         raise ValueError(f"{where}: damaged: {str(error).splitlines()[0]}") from None
     return table
+
+
+def _covering(
+    sizes: np.ndarray, spans: Sequence[tuple[int, int]]
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Which of the row groups hold some of these rows, and where these then are among theirs.
+
+    Returns:
+        The groups, and (start, length) of each span, neighbours as one.
+    """
+    starts, stops = np.array(spans).T
+    apart = starts[1:] != stops[:-1]
+    starts, stops = starts[np.append(True, apart)], stops[np.append(apart, True)]
+    ends = sizes.cumsum()
+    if stops[-1] > ends[-1]:
+        raise ValueError(f"{ends[-1]} rows, {stops[-1]} expected")
+    first, last = (np.searchsorted(ends, rows, "right") for rows in (starts, stops - 1))
+    is_read = np.zeros(len(sizes), bool)
+    for begin, end in zip(first, last, strict=True):
+        is_read[begin : end + 1] = True
+    skipped = np.where(is_read, 0, sizes).cumsum()[first]
+    parts = zip((starts - skipped).tolist(), (stops - starts).tolist(), strict=True)
+    return np.flatnonzero(is_read), list(parts)
 
 
 def key_value(content: bytes | pa.Buffer, key: str) -> bytes | None:

@@ -172,10 +172,9 @@ class Dataset(Streams):
             )
         if cameras[camera].storage == "image":
             key = v3.image_key(camera)
-            group = episode - int(self._rows.first_of_file[episode])
             schema = pa.schema([pa.field(key, v3.IMAGE_TYPE)])
             file = int(self._rows.file[episode])
-            frames = self._read_frames(file, schema, [group]).take(pa.array(at))
+            frames = self._read_frames(file, schema, [self._span(episode)]).take(pa.array(at))
             stored = v3.png_files(frames, camera)
             return video.decode_png(stored, cameras[camera], self.root / v3.data_path(file))
         clip = self.clip(episode, camera)
@@ -200,12 +199,10 @@ class Dataset(Streams):
 
     def _read_episodes(self, file: int, numbers: list[int]) -> Iterator[Episode]:
         """Episodes of one data file."""
-        groups = [i - int(self._rows.first_of_file[i]) for i in numbers]
-        frames = self._read_frames(file, v3.frames_schema(self), groups)
+        spans = [self._span(i) for i in numbers]
+        frames = self._read_frames(file, v3.frames_schema(self), spans)
         arrays = v3.episode_arrays(frames, self)
         path, start = self.root / v3.data_path(file), 0
-        if frames.num_rows != self._rows.num_steps[numbers].sum():
-            raise ValueError(f"{path}: damaged: its episodes are of other lengths")
         for i in numbers:
             stop = start + int(self._rows.num_steps[i])
             episode = self._episode(i, {k: v[start:stop] for k, v in arrays.items()})
@@ -248,18 +245,24 @@ class Dataset(Streams):
         stored = [camera.name for camera in self.cameras if camera.storage == "video"]
         return {name: self._rows.video(name) for name in stored}
 
+    def _span(self, episode: int) -> tuple[int, int]:
+        """Its rows in its data file."""
+        starts = self._rows.start
+        start = int(starts[episode] - starts[self._rows.first_of_file[episode]])
+        return start, start + int(self._rows.num_steps[episode])
+
     def _read_frames(
-        self, file: int, schema: pa.Schema, row_groups: Sequence[int] | None = None
+        self, file: int, schema: pa.Schema, spans: Sequence[tuple[int, int]] | None = None
     ) -> pa.Table:
         """Columns of a data file, whose content is verified before it is parsed."""
         name = v3.data_path(file)
         path = self.root / name
         if name in self._verified:
             with pa.memory_map(str(path)) as source:
-                return parquet.decode(source.read_buffer(), path, schema, row_groups)
+                return parquet.decode(source.read_buffer(), path, schema, spans)
         content = path.read_bytes()
         self._check(name, hashlib.sha256(content).hexdigest())
-        return parquet.decode(content, path, schema, row_groups)
+        return parquet.decode(content, path, schema, spans)
 
     def _verify(self, name: str) -> None:
         """Verify a file once."""

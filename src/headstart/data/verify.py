@@ -189,7 +189,8 @@ class _Row:
 
     number: int
     file: int
-    group: int
+    span: tuple[int, int]
+    """Its rows in its data file."""
     facts: dict[str, Any]
     sha256: str
     videos: dict[str, tuple[Path, float, str]] = field(default_factory=dict)
@@ -256,7 +257,9 @@ def _rows(root: Path, schema: Task) -> list[_Row]:
 def _journal_rows(root: Path, save: Record, videos: dict[str, str]) -> Iterator[_Row]:
     own = save["episodes"]
     final_obs = journal.decode_floats([own["final_obs"]]).reshape(len(own["length"]), -1)
-    for i in range(len(own["length"])):
+    stop = 0
+    for i, length in enumerate(own["length"]):
+        start, stop = stop, stop + length
         places = {}
         for camera, place in own["videos"].items():
             name = v3.video_path(camera, place["file"][i])
@@ -271,7 +274,7 @@ def _journal_rows(root: Path, save: Record, videos: dict[str, str]) -> Iterator[
             "final_obs": final_obs[i],
         }
         number = int(save["first_episode"]) + i
-        yield _Row(number, int(save["save"]), i, facts, own["sha256"][i], places)
+        yield _Row(number, int(save["save"]), (start, stop), facts, own["sha256"][i], places)
 
 
 def _derived_rows(root: Path, schema: Task) -> Iterator[_Row]:
@@ -281,10 +284,11 @@ def _derived_rows(root: Path, schema: Task) -> Iterator[_Row]:
         table = file.read().to_pylist()
     except (OSError, pa.ArrowException, ValueError):
         return
-    groups: dict[int, int] = {}
+    stops: dict[int, int] = {}
     for row in table:
         number = row["data/chunk_index"] * v3.FILES_PER_CHUNK + row["data/file_index"]
-        groups[number] = group = groups.get(number, -1) + 1
+        start = stops.get(number, 0)
+        stops[number] = stop = start + row["length"]
         places = {}
         for camera in schema.cameras:
             if camera.storage == "video":
@@ -299,7 +303,7 @@ def _derived_rows(root: Path, schema: Task) -> Iterator[_Row]:
         facts = {n: row[n] for n in ("task_id", "behavior", "seed", "terminated", "truncated")}
         facts["instruction"] = row["tasks"][0]
         facts["final_obs"] = np.array(row.get("final_obs", []), np.float32)
-        yield _Row(row["episode_index"], number, group, facts, row["sha256"], places)
+        yield _Row(row["episode_index"], number, (start, stop), facts, row["sha256"], places)
 
 
 def _intact_episodes(
@@ -322,7 +326,7 @@ def _intact_episodes(
 def _read_episode(path: Path, content: bytes, schema: Task, row: _Row) -> Episode:
     if not content:
         raise ValueError(f"{path}: missing or empty")
-    frames = parquet.decode(content, path, v3.frames_schema(schema), [row.group])
+    frames = parquet.decode(content, path, v3.frames_schema(schema), [row.span])
     arrays = v3.episode_arrays(frames, schema)
     arrays["action_expert"] = v3.without_unknown_label(arrays["action_expert"])
     episode = Episode(**arrays, **row.facts)

@@ -37,16 +37,19 @@ class DatasetWriter:
     Args:
         schema: the channels, cameras and control rate, e.g. a Task or another Dataset. All
             episodes share them; their tasks may differ.
+        row_group_steps: episodes saved together share a row group until it has so many steps,
+            which is quicker; by default each has its own, and damage to one spares its neighbours.
 
     Raises:
         ValueError: ``root`` holds a dataset with another schema, or a damaged one, or something
             else, or another writer is at work there.
     """
 
-    def __init__(self, root: Path | str, schema: v3.Schema) -> None:
+    def __init__(self, root: Path | str, schema: v3.Schema, row_group_steps: int = 1) -> None:
         v3.check_schema(schema)
         self.root = Path(root)
         self.schema = schema
+        self._row_group_steps = row_group_steps
         for folder in files.make_folder(self.root):
             files.flush(folder)
         self._lock: int | None = files.lock(self.root)
@@ -217,8 +220,9 @@ class DatasetWriter:
             table = table.replace_schema_metadata(
                 {v3.OWN: json.dumps({"pictures": footage.histograms})}
             )
-        content = parquet.encode(table, lengths)
+        content = parquet.encode(table, _row_groups(lengths, self._row_group_steps))
         name = v3.data_path(number)
+        entry = self._threads.submit(entry_of, name, content)
         added.create(name, content)
         record = self._journal.append(
             {
@@ -227,7 +231,7 @@ class DatasetWriter:
                 "first_step": self.num_steps,
                 # Those of these episodes, known or not, so that a line can be read by itself.
                 "instructions": {str(task_index[e.instruction]): e.instruction for e in episodes},
-                "files": [entry_of(name, content), *footage.entries],
+                "files": [entry.result(), *footage.entries],
                 "episodes": {
                     "length": lengths,
                     "task_index": [task_index[e.instruction] for e in episodes],
@@ -300,7 +304,17 @@ def describe(number: int, episode: Episode) -> str:
     return f"episode {number} ('{episode.task_id}', seed {episode.seed})"
 
 
-def entry_of(name: str, content: bytes) -> Record:
+def _row_groups(lengths: Sequence[int], steps: int) -> list[int]:
+    """Lengths of row groups of whole episodes, each of the fewest that have so many steps."""
+    groups = [0]
+    for length in lengths:
+        if groups[-1] >= steps:
+            groups.append(0)
+        groups[-1] += length
+    return groups
+
+
+def entry_of(name: str, content: bytes | memoryview) -> Record:
     """What the journal says of a file."""
     sha256 = hashlib.sha256(content).hexdigest()
     return {"path": name, "bytes": len(content), "sha256": sha256}

@@ -32,6 +32,9 @@ FORMATS = {
 BATCH_BYTES = 16 * 2**20
 """Saved together: one data file of the dataset, and what an interruption makes us read again."""
 
+ROW_GROUP_STEPS = 2**10
+"""Of a data file's row groups. Damage costs all of one, but what was imported can be again."""
+
 _PROGRESS = ".import.json"
 
 
@@ -73,7 +76,8 @@ def import_dataset(
     if artifact.is_complete:
         settle(dst)
         return artifact.result()
-    with DatasetWriter(dst, source) as writer:
+    with_pictures = any(camera.storage == "image" for camera in source.cameras)
+    with DatasetWriter(dst, source, 1 if with_pictures else ROW_GROUP_STEPS) as writer:
         dropped = _copy(source, src, writer)
         episodes, steps = writer.num_episodes, writer.num_steps
     assert episodes + dropped.total() == source.num_episodes, "an episode was lost"
