@@ -41,7 +41,7 @@ def generalised_advantages(
     delta_SE = reward_SE + gamma * next_value_SE * ~terminated_SE - value_SE
     carry_SE = gamma * gae_lambda * ~(terminated_SE | truncated_SE)
     advantage_SE = delta_SE.clone()
-    # NumPy's views, as a few numbers at a time cost a third there
+    # NumPy's views: a few numbers at a time are quicker there
     advantage, carry = advantage_SE.numpy(), carry_SE.numpy()
     for s in range(len(advantage) - 2, -1, -1):
         # A_s = delta_s + gamma lambda (1 - ended_s) A_{s+1}

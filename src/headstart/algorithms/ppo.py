@@ -148,7 +148,7 @@ class PPO:
         """
         history_BFO = rollout.history.flatten(0, 1)
         x_BD = self.model.normalise(history_BFO)
-        # Not while acting: for all steps at once they cost a tenth.
+        # Not while acting: for all steps at once they cost far less.
         with torch.no_grad():
             value_SE = self.model.critic(x_BD).view_as(rollout.reward)
             logprob_SE = gaussian_logprob(

@@ -95,7 +95,7 @@ class ActorCritic(nn.Module):
 
     def normalise(self, history_BFO: Tensor) -> Tensor:
         """What the networks read (B, F O): the last frame and its changes, in deviations."""
-        # NumPy: for the few rows of a step its overhead is a third of PyTorch's
+        # NumPy, whose overhead is smaller for the few rows of a step
         x_BD = _last_and_changes(history_BFO.numpy())
         x_BD = (x_BD - self.features.mean.numpy()) / self.features.deviation().numpy()
         return torch.from_numpy(x_BD.astype(np.float32).clip(-CLIP, CLIP))
