@@ -59,11 +59,8 @@ def config_of(arguments: Arguments, task: Task, seed: int) -> ReinforceConfig:
 
 
 def main(arguments: Arguments) -> None:
-    names = [n if "/" in n else f"metaworld/{n}" for n in arguments.tasks.split(",")]
-    is_split = len(names) == 1 and names[0].partition("/")[2] in registry.SUITES["metaworld"].SPLITS
-    tasks = registry.get_split(names[0]) if is_split else [registry.get_task(n) for n in names]
     arm = arguments.arm + ("_success" if arguments.reward == "success" else "")
-    for task in tasks:
+    for task in tasks_named(arguments.tasks):
         for seed in arguments.seeds:
             place = f"{arm}/{task.name}-{seed}"
             path = (arguments.out / place).with_suffix(".json")
@@ -74,6 +71,13 @@ def main(arguments: Arguments) -> None:
                 made_by = read_json(work / "config.json")
                 write_json(path, {"result": read_json(work / "result.json"), "made_by": made_by})
             print(place, described(read_json(path)["result"]["curve"]), flush=True)
+
+
+def tasks_named(text: str) -> list[Task]:
+    """The tasks of a split, or those named, separated by commas."""
+    names = [n if "/" in n else f"metaworld/{n}" for n in text.split(",")]
+    is_split = len(names) == 1 and names[0].partition("/")[2] in registry.SUITES["metaworld"].SPLITS
+    return registry.get_split(names[0]) if is_split else [registry.get_task(n) for n in names]
 
 
 def described(curve: list[dict]) -> str:

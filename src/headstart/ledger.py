@@ -106,7 +106,7 @@ class Meter:
     def count_demonstrations(self, n: int) -> None:
         self._counted += Cost(demonstrations=n)
 
-    def count_flops(self, n: float) -> None:
+    def count_flops(self, n: float | None) -> None:
         self._counted += Cost(flops=n)
 
     def cost(self) -> Cost:

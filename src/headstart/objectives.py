@@ -40,12 +40,12 @@ def generalised_advantages(
     # delta_s = r_s + gamma (1 - terminated_s) V(o_{s+1}) - V(o_s)
     delta_SE = reward_SE + gamma * next_value_SE * ~terminated_SE - value_SE
     carry_SE = gamma * gae_lambda * ~(terminated_SE | truncated_SE)
-    advantage_SE = torch.empty_like(delta_SE)
-    advantage_E = torch.zeros_like(delta_SE[0])
-    for s in range(len(delta_SE) - 1, -1, -1):
+    advantage_SE = delta_SE.clone()
+    # NumPy's views: a few numbers at a time are quicker there
+    advantage, carry = advantage_SE.numpy(), carry_SE.numpy()
+    for s in range(len(advantage) - 2, -1, -1):
         # A_s = delta_s + gamma lambda (1 - ended_s) A_{s+1}
-        advantage_E = delta_SE[s] + carry_SE[s] * advantage_E
-        advantage_SE[s] = advantage_E
+        advantage[s] += carry[s] * advantage[s + 1]
     return advantage_SE, advantage_SE + value_SE
 
 

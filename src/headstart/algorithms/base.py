@@ -18,8 +18,8 @@ class Spent:
     """What an improvement took, and what it says of itself."""
 
     env_steps: int
-    flops: float
-    """Floating-point operations of acting and learning."""
+    flops: float | None
+    """Floating-point operations of acting and learning; None where nobody counts them."""
     metrics: dict[str, float]
 
 

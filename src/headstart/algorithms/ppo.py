@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +75,9 @@ class Rollout:
     history: Tensor  # (S, E, F, O) float32, what was decided on
     next_history: Tensor  # (S, E, F, O) float32; at an episode's end: with its final observation
     action: Tensor  # (S, E, A) float32
+    mean: Tensor  # (S, E, A) float32, the networks' action
     offset: Tensor  # (S, E, A) float32, what the noise carried over from the step before
-    logprob: Tensor  # (S, E) float32, as the rest
-    value: Tensor
-    reward: Tensor
+    reward: Tensor  # (S, E) float32
     terminated: Tensor  # (S, E) bool, as the rest
     truncated: Tensor
     success: Tensor
@@ -87,17 +86,15 @@ class Rollout:
 def collect(interaction: Interaction, num_steps: int) -> Rollout:
     """Step every environment ``num_steps`` times, restarting episodes that end."""
     env_ids = np.arange(interaction.env.num_envs, dtype=np.int32)
-    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Rollout)}
+    rows: list[dict[str, np.ndarray]] = []
     for _ in range(num_steps):
         transition = interaction.step(env_ids)
         decision, result = transition.decision, transition.result
-        history = decision.extras["history"]
-        next_history = np.concatenate([history[:, 1:], result.obs[:, None]], axis=1)
-        row = decision.extras | {"next_history": next_history, "action": decision.action}
-        for name, column in columns.items():
-            column.append(row[name] if name in row else getattr(result, name))
+        rows.append(decision.extras | {"action": decision.action} | vars(result))
         interaction.reset(env_ids[result.terminated | result.truncated])
-    return Rollout(**{name: torch.from_numpy(np.stack(rows)) for name, rows in columns.items()})
+    columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+    next_history = torch.cat([columns["history"][:, :, 1:], columns.pop("obs")[:, :, None]], dim=2)
+    return Rollout(**columns, next_history=next_history)
 
 
 class PPO:
@@ -150,11 +147,18 @@ class PPO:
             ValueError: the weights are no longer finite.
         """
         history_BFO = rollout.history.flatten(0, 1)
-        advantage_SE, returns_SE = self._advantages(rollout)
+        x_BD = self.model.normalise(history_BFO)
+        # Not while acting: for all steps at once they cost far less.
+        with torch.no_grad():
+            value_SE = self.model.critic(x_BD).view_as(rollout.reward)
+            logprob_SE = gaussian_logprob(
+                rollout.mean + rollout.offset, self.model.log_std_A, rollout.action
+            )
+        advantage_SE, returns_SE = self._advantages(rollout, value_SE)
         batch = {
-            "x_BD": self.model.normalise(history_BFO),
+            "x_BD": x_BD,
             "action_BA": (rollout.action - rollout.offset).flatten(0, 1),
-            "logprob_B": rollout.logprob.flatten(),
+            "logprob_B": logprob_SE.flatten(),
             "advantage_B": _standardised(advantage_SE.flatten()),
             "returns_B": returns_SE.flatten(),
         }
@@ -176,20 +180,20 @@ class PPO:
             "losses/approx_kl": approx_kl,
             "losses/clip_fraction": clip_fraction,
             "losses/explained_variance": 1.0
-            - ((returns_SE - rollout.value).var() / returns_SE.var()).item(),
+            - ((returns_SE - value_SE).var() / returns_SE.var()).item(),
             "charts/update_epochs": epochs,
             # a forward pass is 2 operations a weight; forward and backward 6
             "flops": (2 * 2 + 6 * epochs) * num_weights * len(history_BFO),
         }
 
-    def _advantages(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    def _advantages(self, rollout: Rollout, value_SE: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
         scaled_SE = self._scaled_reward(rollout)
         with torch.no_grad():
             next_value_B = self.model.value(rollout.next_history.flatten(0, 1))
         return generalised_advantages(
             scaled_SE,
-            rollout.value,
+            value_SE,
             next_value_B.view_as(scaled_SE),
             rollout.terminated,
             rollout.truncated,

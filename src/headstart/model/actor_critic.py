@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from headstart.behaviors.base import Decision
-from headstart.objectives import gaussian_logprob
 
 DEVIATION_FLOOR = 1e-3
 """A channel that hardly moves is not blown up: deviations are never taken smaller than this."""
@@ -96,18 +95,22 @@ class ActorCritic(nn.Module):
 
     def normalise(self, history_BFO: Tensor) -> Tensor:
         """What the networks read (B, F O): the last frame and its changes, in deviations."""
-        x_BD = (_last_and_changes(history_BFO) - self.features.mean) / self.features.deviation()
-        return x_BD.float().clamp(-CLIP, CLIP)
+        # NumPy, whose overhead is smaller for the few rows of a step
+        x_BD = _last_and_changes(history_BFO.numpy())
+        x_BD = (x_BD - self.features.mean.numpy()) / self.features.deviation().numpy()
+        return torch.from_numpy(x_BD.astype(np.float32).clip(-CLIP, CLIP))
 
     def observe(self, history_BFO: Tensor) -> None:
         """Take observations into the normalising statistics."""
-        self.features.update(_last_and_changes(history_BFO))
+        self.features.update(torch.from_numpy(_last_and_changes(history_BFO.numpy())))
 
 
-def _last_and_changes(history_BFO: Tensor) -> Tensor:
+def _last_and_changes(history_BFO: np.ndarray) -> np.ndarray:
     """(B, F O): changes between frames get a scale of their own, as they are far smaller."""
-    x_BD = torch.cat([history_BFO[:, -1], history_BFO.diff(dim=1).flatten(1)], dim=1)
-    return x_BD.nan_to_num(0.0)
+    changes_BD = (history_BFO[:, 1:] - history_BFO[:, :-1]).reshape(len(history_BFO), -1)
+    x_BD = np.concatenate([history_BFO[:, -1], changes_BD], axis=1)
+    x_BD[np.isnan(x_BD)] = 0.0
+    return x_BD
 
 
 def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
@@ -129,8 +132,8 @@ class ActorCriticPolicy:
     spot: white noise at 80 Hz averages out. What is carried over moves the centre of the Gaussian
     that is sampled from, so log-probabilities are exact; the value does not see it.
 
-    ``Decision.extras``: ``logprob`` (n,), ``value`` (n,), ``history`` (n, F, O), what was decided
-    on, and ``offset`` (n, A), what the noise carried over; all float32. A new episode's history
+    ``Decision.extras``: ``history`` (n, F, O), what was decided on, ``mean`` (n, A), the networks'
+    action, and ``offset`` (n, A), what the noise carried over; all float32. A new episode's history
     is its first frame repeated and its offset zero.
 
     Args:
@@ -148,6 +151,10 @@ class ActorCriticPolicy:
         self.model = model
         self.generator = generator
         self.noise_correlation = noise_correlation
+        # views of the weights: they follow the model, and nothing is recorded for a gradient
+        linears = [layer for layer in model.actor if isinstance(layer, nn.Linear)]
+        self._layers = [(layer.bias.detach(), layer.weight.detach().t()) for layer in linears]
+        self._log_std_A = model.log_std_A.detach()
         self._fresh = np.ones(num_envs, dtype=bool)
         self._history = np.zeros((num_envs, model.frame_stack, model.obs_size), dtype=np.float32)
         self._offset = np.zeros((num_envs, len(model.log_std_A)), dtype=np.float32)
@@ -156,24 +163,24 @@ class ActorCriticPolicy:
         self._fresh[env_ids] = True
         self._offset[env_ids] = 0.0
 
-    @torch.inference_mode()
     def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
         history, offset = self._push(obs, env_ids), self._offset[env_ids]
-        mean_BA, value_B = self.model(torch.from_numpy(history))
-        centre_BA = mean_BA + torch.from_numpy(offset)
-        action_BA = centre_BA
+        mean = self._mean(history)
+        action = mean + offset
         if self.generator is not None:
             # a_t = mean_t + rho (a_{t-1} - mean_{t-1}) + std noise_t
-            noise_BA = torch.empty_like(mean_BA).normal_(generator=self.generator)
-            action_BA = centre_BA + self.model.log_std_A.exp() * noise_BA
-            self._offset[env_ids] = self.noise_correlation * (action_BA - mean_BA).numpy()
-        extras = {
-            "logprob": gaussian_logprob(centre_BA, self.model.log_std_A, action_BA).numpy(),
-            "value": value_B.numpy(),
-            "history": history,
-            "offset": offset,
-        }
-        return Decision(action_BA.numpy(), extras=extras)
+            noise_BA = torch.empty(mean.shape).normal_(generator=self.generator)
+            action += (self._log_std_A.exp() * noise_BA).numpy()
+            self._offset[env_ids] = self.noise_correlation * (action - mean)
+        return Decision(action, extras={"history": history, "mean": mean, "offset": offset})
+
+    def _mean(self, history: np.ndarray) -> np.ndarray:
+        """The action (n, A) in the middle; ``model.actor`` without its modules' overhead."""
+        x_BD = self.model.normalise(torch.from_numpy(history))
+        *hidden, last = self._layers
+        for bias, weight in hidden:
+            x_BD = torch.addmm(bias, x_BD, weight).tanh_()
+        return torch.addmm(last[0], x_BD, last[1]).numpy()
 
     def _push(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
         """The histories (n, F, O) of these environments, ending with obs."""

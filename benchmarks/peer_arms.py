@@ -1,0 +1,237 @@
+"""The peer beside our scratch arm: Stable-Baselines3 on the same tasks, under the same driver.
+
+    make build/peers
+    PYTHONPATH=src build/peers/bin/python benchmarks/peer_arms.py --algorithm ppo --settings ours \\
+        --tasks metaworld/reach,metaworld/window-close --env-steps 100000
+
+Rounds, environments, seeds, evaluation and when to stop are those of ``headstart reinforce``: only
+what learns is another's. One file a task and seed, under ``sb3_ppo``, ``sb3_ppo_ours``, ``sb3_sac``
+or ``sb3_tqc``; what is complete is kept. Prints a line a run.
+
+Everybody reads the last two frames, stacked by VecFrameStack. The defaults are the library's with
+one environment, so SAC and TQC take one gradient step a step (train_freq 1, gradient_steps 1).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from gymnasium.spaces import Box
+from sb3_contrib import TQC  # pyright: ignore[reportMissingImports]
+from stable_baselines3 import PPO, SAC  # pyright: ignore[reportMissingImports]
+from stable_baselines3.common.vec_env import (  # pyright: ignore[reportMissingImports]
+    VecEnv,
+    VecFrameStack,
+    VecNormalize,
+)
+from torch import Tensor
+from tqdm import tqdm
+
+from arms import described, tasks_named
+from headstart.algorithms.base import Spent
+from headstart.algorithms.ppo import FRAME_STACK, MAX_GRAD_NORM, VALUE_COEF, PPOConfig
+from headstart.artifact import Artifact, read_json, write_json
+from headstart.behaviors.base import Decision
+from headstart.ledger import Meter
+from headstart.model.actor_critic import CLIP
+from headstart.stages.reinforce import Progress, ReinforceConfig, _round
+from headstart.suites import base
+from headstart.types import Task
+
+ALGORITHMS = {"ppo": PPO, "sac": SAC, "tqc": TQC}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    algorithm: Literal["ppo", "sac", "tqc"]
+    settings: Literal["ours", "defaults"] = "defaults"
+    """Our PPO's, as far as the library has them, or the library's own."""
+    tasks: str = "metaworld/ml45-test"
+    """A split, or tasks separated by commas."""
+    seeds: tuple[int, ...] = (0,)
+    env_steps: int = 1_000_000
+    stop_at_success: float = 0.9
+    eval_every_steps: int = 20_000
+    eval_episodes: int = 50
+    out: Path = Path("results/metaworld")
+
+
+class Bridge(VecEnv):
+    """Our environments as the library wants them: resets by themselves, endings in the infos."""
+
+    def __init__(self, task: Task, num_envs: int) -> None:
+        obs_space = Box(-np.inf, np.inf, (len(task.obs_channels),), np.float32)
+        super().__init__(num_envs, obs_space, Box(-1.0, 1.0, (len(task.action_channels),)))
+        self.env: base.VecEnv | None = None
+        """To be set before a reset."""
+        self._action = np.zeros(0)
+
+    def reset(self) -> np.ndarray:
+        assert self.env is not None
+        return np.nan_to_num(self.env.reset())
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._action = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        assert self.env is not None
+        result = self.env.step(self._action)
+        obs, infos = np.nan_to_num(result.obs), [{"success": s} for s in result.success.tolist()]
+        done = result.terminated | result.truncated
+        ended = np.flatnonzero(done).astype(np.int32)
+        for k in ended.tolist():
+            infos[k]["terminal_observation"] = obs[k].copy()
+            infos[k]["TimeLimit.truncated"] = not result.terminated[k]
+        if len(ended):
+            obs[ended] = np.nan_to_num(self.env.reset(ended))
+        return obs, result.reward, done, infos
+
+    def close(self) -> None:
+        """The driver closes what it made."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [None] * self.num_envs  # asked for ``render_mode`` only
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise NotImplementedError
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False] * self.num_envs
+
+
+def ours(config: PPOConfig) -> dict[str, Any]:
+    """Our PPO's settings in the library's words. It has no correlated exploration noise."""
+    rows = config.num_envs * config.num_steps
+    return {
+        "n_steps": config.num_steps,
+        "batch_size": rows // config.num_minibatches,
+        "n_epochs": config.update_epochs,
+        "learning_rate": config.learning_rate,
+        "gamma": config.gamma,
+        "gae_lambda": config.gae_lambda,
+        "clip_range": config.clip_coef,
+        "ent_coef": config.entropy_coef,
+        "vf_coef": 0.5 * VALUE_COEF,  # our loss of the value has a factor 1/2
+        "max_grad_norm": MAX_GRAD_NORM,
+        "target_kl": config.max_kl / 1.5,  # the library stops at 1.5 times its target
+        "policy_kwargs": {
+            "net_arch": [config.hidden_size] * 2,
+            "activation_fn": torch.nn.Tanh,
+            "log_std_init": float(np.log(config.initial_std)),
+        },
+    }
+
+
+class Peer:
+    """One of the library's algorithms, as our driver wants it (see algorithms.base.Algorithm)."""
+
+    def __init__(
+        self, algorithm: str, settings: dict[str, Any], config: PPOConfig, task: Task, seed: int
+    ) -> None:
+        self.bridge = Bridge(task, config.num_envs)
+        venv = VecFrameStack(self.bridge, FRAME_STACK)
+        if settings:  # ours normalise; the defaults do not
+            venv = VecNormalize(venv, gamma=config.gamma, clip_obs=CLIP)
+        self.model = ALGORITHMS[algorithm]("MlpPolicy", venv, seed=seed, device="cpu", **settings)
+
+    def improve(self, env: base.VecEnv, env_steps: int) -> Iterator[Spent]:
+        self.bridge.env = env
+        self.model.set_env(self.model.get_env())  # so that it resets
+        before = self.model.num_timesteps
+        self.model.learn(env_steps, reset_num_timesteps=False)
+        yield Spent(self.model.num_timesteps - before, None, {})
+
+    def actor(self, num_envs: int) -> PeerActor:
+        return PeerActor(self.model, num_envs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        raise NotImplementedError("a run of a peer is not resumed")
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        raise NotImplementedError("a run of a peer is not resumed")
+
+    def save(self, root: Path) -> None:
+        self.model.save(root / "model")
+
+
+class PeerActor:
+    """Acts greedily, and stacks frames as VecFrameStack does: zeros before the first."""
+
+    def __init__(self, model: Any, num_envs: int) -> None:
+        self.name = "peer"
+        self.model = model
+        self._frames = np.zeros((num_envs, *model.observation_space.shape), dtype=np.float32)
+
+    def reset(self, env_ids: np.ndarray) -> None:
+        self._frames[env_ids] = 0.0
+
+    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
+        older = self._frames[env_ids, obs.shape[1] :]
+        frames = self._frames[env_ids] = np.concatenate([older, np.nan_to_num(obs)], axis=1)
+        normaliser = self.model.get_vec_normalize_env()
+        x = frames if normaliser is None else normaliser.normalize_obs(frames)
+        return Decision(self.model.predict(x, deterministic=True)[0])
+
+
+def run(arguments: Arguments, task: Task, seed: int) -> dict[str, Any]:
+    """One run from the beginning, and who made it."""
+    ppo = PPOConfig() if arguments.settings == "ours" else PPOConfig(num_envs=1)
+    settings = ours(ppo) if arguments.settings == "ours" else {}
+    names = ("env_steps", "stop_at_success", "eval_every_steps", "eval_episodes")
+    common = {name: getattr(arguments, name) for name in names}
+    config = ReinforceConfig(**common, task=task.id, seed=seed, tracker="none", ppo=ppo)
+    peer, progress = Peer(arguments.algorithm, settings, ppo, task, seed), Progress()
+    bar = tqdm(total=config.env_steps, unit="step", desc=task.id)
+    with tempfile.TemporaryDirectory() as folder, bar, Meter() as meter:
+        artifact = Artifact.create(Path(folder) / "run", "reinforce", config)
+        while progress.env_steps < config.env_steps and not progress.reached(
+            config.stop_at_success
+        ):
+            progress = _round(config, peer, task, artifact, progress, meter, bar)
+        made_by = read_json(artifact.root / "config.json")
+    libraries = ("stable-baselines3", "sb3-contrib", "torch")
+    made_by["peer"] = {name: version(name) for name in libraries} | {
+        "algorithm": arguments.algorithm,
+        "settings": arguments.settings,
+    }
+    result = {
+        "arm": arm(arguments),
+        "task": task.id,
+        "seed": seed,
+        "reached": progress.reached(config.stop_at_success),
+        "curve": progress.curve,
+    }
+    return {"result": result, "made_by": made_by}
+
+
+def arm(arguments: Arguments) -> str:
+    return f"sb3_{arguments.algorithm}" + ("_ours" if arguments.settings == "ours" else "")
+
+
+def main(arguments: Arguments) -> None:
+    if arguments.settings == "ours" and arguments.algorithm != "ppo":
+        raise SystemExit(f"--settings ours is for ppo; {arguments.algorithm} has its own defaults")
+    torch.set_num_threads(1)
+    for task in tasks_named(arguments.tasks):
+        for seed in arguments.seeds:
+            place = f"{arm(arguments)}/{task.name}-{seed}"
+            path = (arguments.out / place).with_suffix(".json")
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, run(arguments, task, seed))
+            print(place, described(read_json(path)["result"]["curve"]), flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
