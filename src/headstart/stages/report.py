@@ -25,12 +25,10 @@ from headstart.ledger import (
     FINETUNED_MODEL,
     Bill,
     Cost,
-    break_even_interval,
-    break_even_tasks,
-    price_row,
     read_bill,
     total,
 )
+from headstart.prices import break_even_interval, break_even_tasks, price_row
 from headstart.report_page import words
 from headstart.report_page.page import build_page, replay_tracks
 from headstart.report_page.words import format_table
