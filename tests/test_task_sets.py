@@ -78,6 +78,13 @@ def test_a_sample_is_priced_as_if_it_had_been_the_experiment():
     assert priced.censored.tolist() == [False, True]
 
 
+def test_a_price_has_an_interval_that_is_open_where_it_was_not_reached():
+    price = Priced(np.array([5.0, 4.0, 6.0]), np.array([False, False, True]), 5.0)
+    got = price.estimate()
+    assert (got.value, got.bound, got.interval) == (5.0, "", [4.0, np.inf])
+    assert constant(5, censored=True).estimate(resampled=False).bound == ">="
+
+
 def test_a_ratio_by_hand():
     got = ratio(constant(600), constant(20))
     assert (got.value, got.bound, got.interval) == (30.0, "", [30.0, 30.0])

@@ -16,6 +16,8 @@ from headstart.stats import bootstrap_mean
 Number = float | None
 Curve = Sequence[tuple[Number, float]]
 """(cumulative cost in one currency, success rate 0..1), in the order measured."""
+AMORTISED_OVER = 50
+"""Tasks that share the upstream bill in the amortised price: as many as Meta-World has."""
 
 
 def price_to_threshold(curve: Curve, threshold: float) -> tuple[Number, bool]:

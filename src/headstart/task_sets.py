@@ -15,7 +15,7 @@ from headstart.prices import Curve
 
 Curves = Mapping[str, Sequence[Curve]]
 """The curves of one arm in one currency: by task, one per seed."""
-NUM_SAMPLES = 2000
+NUM_SAMPLES = 1000
 
 
 class TaskSet:
@@ -76,6 +76,11 @@ class Priced:
     def most(self) -> np.ndarray:
         """The most that the price can be: a price that is a lower bound may be anything above."""
         return np.where(self.censored, np.inf, self.price)
+
+    def estimate(self, resampled: bool = True) -> Estimate:
+        """The price as measured; without anything to resample no interval."""
+        bound = ">=" if self.censored[0] else ""
+        return Estimate(float(self.price[0]), bound, _interval(self.price, self.most, resampled))
 
 
 def is_known(curves: Curves) -> bool:
