@@ -93,10 +93,10 @@ function setsTable() {
   const best = (key) => Math.min(...comparable.filter((row) => row[key] !== null).map((row) => row[key]));
   const cell = (row, key, label, extra) => html("td", { "data-label": label, class: comparable.includes(row) && row[key] === best(key) ? "best" : null },
     html("span", {}, amount(row[key], row.censored), extra ? html("small", {}, extra) : null));
-  byId("sets-table").replaceChildren(table(["Way of learning", "tasks", "budget a task", "all tasks", "with all that came before"], rows.map((row) => html("tr", {},
+  byId("sets-table").replaceChildren(table(["Way of learning", "tasks", "budget a task", "all together", "with all that came before"], rows.map((row) => html("tr", {},
     nameCell(row.arm), html("td", { "data-label": "tasks" }, `${row.tasks} of ${taskSet().tasks.length}`),
     html("td", { "data-label": "budget a task" }, row.budget === null ? "not reached" : amount(row.budget)),
-    cell(row, "marginal", "all tasks", bounds(row.interval, amount)), cell(row, "full", "with all that came before")))));
+    cell(row, "marginal", "all together", bounds(row.interval, amount)), cell(row, "full", "with all that came before")))));
 }
 
 function boughtTable() {
