@@ -7,6 +7,7 @@ import pytest
 from headstart import cli
 from headstart.arms import Prior, read_arms
 from headstart.artifact import read_json
+from headstart.ledger import Bill, Cost
 from headstart.report_page import price_words as words
 from headstart.stages.price_report import PriceReportConfig, price_report, summarise
 from result_files import DATA, GIVEN, PRIOR, tuned, write_points, write_prior, write_result
@@ -232,6 +233,48 @@ def test_the_command_writes_a_report_of_results_and_not_of_a_run(folder, capsys)
     assert set(re.findall(r"https?://[^\s\"'`)]+", page)) == {"http://www.w3.org/2000/svg"}
     assert cli.main(["report", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == content
+
+
+def test_a_rate_tells_money(folder, capsys):
+    # 160 core-s from scratch at 36 an hour: 1.6; 500 + 17 by the prior: 5.2.
+    assert cli.main(["report", str(folder), "--rate", "cpu=36/h"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("80 % mean")) :]
+    (scratch,) = [line for line in table[:5] if line.startswith("scratch")]
+    (demos,) = [line for line in table[:5] if line.startswith("demos_1")]
+    assert scratch.split()[-2:] == ["1.6", "1.6"]
+    assert demos.split()[-2:] == ["0.17", "5.2"]
+
+
+@pytest.mark.parametrize("rate", ["cpu=4", "cpu", "0.04/h", "cpu=x/h", "gpu=2/h"])
+def test_a_rate_that_is_none_is_refused_in_one_line(folder, rate, capsys):
+    assert cli.main(["report", str(folder), "--rate", rate]) == 2
+    assert f"--rate {rate}: " in capsys.readouterr().err
+
+
+def test_a_single_run_has_no_interval_and_the_verdict_says_so(tmp_path):
+    write_result(tmp_path, "scratch", "c", [(50_000, 500.0, 0.9)])
+    write_result(tmp_path, "told", "c", [(1_000, 9.0, 0.9)], 0, FROM_PRIOR, (PRIOR, DATA))
+    content = summarise(read_arms(tmp_path))
+    _, against = compared(content, "told", "reward")
+    assert against["ratio"]["interval"] == [None, None]
+    assert against["verdict"] == "Pre-training paid here, by a single run"
+    assert "50\u00d7" in words.format_tables(content)
+
+
+def test_a_priors_seeds_are_charged_their_mean_upstream(tmp_path):
+    for seed, before in ((0, 1_000), (1, 3_000)):
+        data = Bill(f"d{seed}", "collect", "data", Cost({"expert": before}, core_s=1.0))
+        prior = Bill(f"p{seed}", "pretrain", "pretrain", Cost(core_s=1.0), (data,))
+        for task in ("c", "d"):
+            curve = [(100, 9.0, 0.9)]
+            write_result(tmp_path, "told", task, curve, seed, FROM_PRIOR, (prior, data))
+            write_result(tmp_path, "scratch", task, [(5_000, 50.0, 0.9)], seed)
+    comparison, against = compared(summarise(read_arms(tmp_path)), "told", "reward")
+    assert comparison["upstream"] == 2_000
+    low, high = against["full_ratio"]["interval"]
+    assert against["full_ratio"]["value"] == pytest.approx(10_000 / 2_200)
+    assert (low, high) == (pytest.approx(10_000 / 3_200), pytest.approx(10_000 / 1_200))
 
 
 def test_a_prior_without_a_report_is_refused_in_one_line(folder, tmp_path, capsys):

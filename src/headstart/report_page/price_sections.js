@@ -16,6 +16,7 @@ function amount(value, censored) {
   return (censored ? "≥ " : "") + (value === Infinity ? "∞" : price(asked.currency, value));
 }
 const bounds = (interval, show) => (interval[0] === null ? null : `[${interval.map((x) => show(number(x))).join(", ")}]`);
+const money = (row, key) => (DATA.per_core_s && row.currency === "core_s" && row[key] !== null ? `money ${digits(row[key] * DATA.per_core_s)}` : null);
 const times = (x) => (x === Infinity ? "∞" : digits(x >= 100 ? Number(x.toPrecision(2)) : x));
 const signs = { ">=": "≥ ", "<=": "≤ ", "?": "? ", "": "" };
 const ratioCell = (label, estimate) => html("td", { "data-label": label }, html("span", {},
@@ -96,7 +97,8 @@ function setsTable() {
   byId("sets-table").replaceChildren(table(["Way of learning", "tasks", "budget a task", "all together", "with all that came before"], rows.map((row) => html("tr", {},
     nameCell(row.arm), html("td", { "data-label": "tasks" }, `${row.tasks} of ${taskSet().tasks.length}`),
     html("td", { "data-label": "budget a task" }, row.budget === null ? "not reached" : amount(row.budget)),
-    cell(row, "marginal", "all together", bounds(row.interval, amount)), cell(row, "full", "with all that came before")))));
+    cell(row, "marginal", "all together", [bounds(row.interval, amount), money(row, "marginal")].filter(Boolean).join(" · ")),
+    cell(row, "full", "with all that came before", money(row, "full"))))));
 }
 
 function boughtTable() {

@@ -72,6 +72,13 @@ def priced(currency: str, value: float | None, censored: bool = False) -> str:
     return (">= " if censored and value is not None else "") + bare_price(currency, value)
 
 
+def money(core_s: float | None, per_core_s: float, censored: bool) -> str:
+    """Two digits are as good as the prices are."""
+    if core_s is None:
+        return "unknown"
+    return f"{'>= ' if censored else ''}{core_s * per_core_s:.2g}"
+
+
 def times(estimate: dict[str, Any] | None) -> str:
     """A ratio with its interval, e.g. ``>= 12× [8.1, ∞]``."""
     if estimate is None:
@@ -138,9 +145,10 @@ def _paid(against: dict[str, Any], ours_censored: bool) -> str:
         return "Pre-training did not pay here: it never got there"
     if against["censored"] and value < 1:
         return "Cannot be told whether pre-training paid: the other never got there, and spent less"
-    sure = low is None or low > 1 or high < 1
-    paid = "paid here" if value > 1 else "did not pay here"
-    return f"Pre-training {paid}{'' if sure else ', though the interval leaves it open'}"
+    paid = "Pre-training paid here" if value > 1 else "Pre-training did not pay here"
+    if low is None:
+        return f"{paid}, by a single run"
+    return paid if low > 1 or high < 1 else f"{paid}, though the interval leaves it open"
 
 
 def describe(content: dict[str, Any]) -> dict[str, Any]:
@@ -229,7 +237,7 @@ def format_tables(content: dict[str, Any]) -> str:
     lines = [content["headline"], content["caveat"]]
     lines += ["", *_arms_table(content)]
     for task_set in content["sets"]:
-        lines += ["", *_set_table(task_set)]
+        lines += ["", *_set_table(task_set, content.get("per_core_s"))]
     lines += ["", *_ratio_table(content)] if content["comparisons"] else []
     lines += ["", *_verdicts(content)]
     here = [name for name, arm in content["arms"].items() if arm["measured"] == "here"]
@@ -270,7 +278,7 @@ def _restricted(row: dict[str, Any]) -> str:
     return " of ".join(bare_price("env_steps", row[key]) for key in ("restricted_mean", "bound"))
 
 
-def _set_table(task_set: dict[str, Any]) -> list[str]:
+def _set_table(task_set: dict[str, Any], per_core_s: float | None) -> list[str]:
     """What a mean success over the set cost each arm, all its tasks together."""
     prices = [row for row in task_set["prices"] if row["threshold"] == SHOWN]
     rows = []
@@ -290,10 +298,15 @@ def _set_table(task_set: dict[str, Any]) -> list[str]:
                 "" if interval[0] is None else f"[{bounds}]",
                 priced(currency, row["full"], over),
             ]
+            if currency == "core_s" and per_core_s is not None:
+                cells += [money(row[key], per_core_s, over) for key in ("marginal", "full")]
         rows.append(cells)
     rows += [[arm, "", *["unknown"] * 6] for arm in task_set["unknown"]]
+    if per_core_s is not None:
+        rows = [cells + ["unknown"] * (10 - len(cells)) for cells in rows]
     name = f"{percent(SHOWN)} mean, {task_set['name']}"
     head = [name, "tasks", "steps", "", "with all before", "core time", "", "with all before"]
+    head += [] if per_core_s is None else ["money", "with all before"]
     return table(head, rows) if rows else []
 
 

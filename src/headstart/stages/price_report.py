@@ -7,6 +7,7 @@ a lower bound, and one that nobody knows is unknown.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -57,6 +58,8 @@ class PriceReportConfig:
     prior: Path | None = None
     """Folder with the report.json of the prior's own runs: what it does off the bat, and what it
     cost where a result has no bill."""
+    rate: tuple[str, ...] = ()
+    """What a core costs, in any money, e.g. cpu=0.04/h: then the tables tell money too."""
     out: Path | None = None
     """Folder for report.json and report.html; that of the results by default."""
     json: bool = False
@@ -70,13 +73,14 @@ def price_report(config: PriceReportConfig) -> dict[str, Any]:
     not counted; None where nobody knows.
 
     Raises:
-        ValueError: no results in the folder, one that lacks what it must have, or a prior without a
-            report.
+        ValueError: no results in the folder, one that lacks what it must have, a prior without a
+            report, or a rate that is none.
     """
+    per_core_s = parse_rates(config.rate).get("core_s")
     prior = Prior(config.prior) if config.prior else None
     arms = read_arms(config.folder, prior)
     content = summarise(arms, prior.known_already() if prior else ())
-    content["folder"] = str(config.folder)
+    content |= {"folder": str(config.folder), "per_core_s": per_core_s}
     out = Path(config.out or config.folder)
     write_json(out / "report.json", content)
     words_of = (content["headline"], content["caveat"])
@@ -84,6 +88,24 @@ def price_report(config: PriceReportConfig) -> dict[str, Any]:
     write_bytes(out / "report.html", html.encode())
     print(json.dumps(to_json(content), indent=2) if config.json else words.format_tables(content))
     return content
+
+
+def parse_rates(rates: Sequence[str]) -> dict[str, float]:
+    """``cpu=0.04/h`` as money per core-second.
+
+    Raises:
+        ValueError: not of that form, or of something that these results do not meter.
+    """
+    found = {}
+    for rate in rates:
+        name, _, price = rate.partition("=")
+        number = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)/(h|s)", price)
+        if number is None:
+            raise ValueError(f"--rate {rate}: not a price by the hour or second; use cpu=0.04/h")
+        if name != "cpu":
+            raise ValueError(f"--rate {rate}: these results meter no {name}-seconds, only cpu")
+        found["core_s"] = float(number[1]) / {"h": 3600, "s": 1}[number[2]]
+    return found
 
 
 def summarise(arms: Sequence[Arm], known: Sequence[Run] = ()) -> dict[str, Any]:
@@ -117,7 +139,12 @@ def _task_sets(arms: Sequence[Arm], tasks: list[str]) -> list[tuple[str, list[st
 
 def with_known(arm: Arm, known: Sequence[Run]) -> Arm:
     """A pre-trained arm on what it was run on, and told on the tasks that its prior knows."""
-    more = tuple(run for run in known if run.task not in arm.tasks)
+    first = arm.runs[0]  # whose prior it is
+    more = tuple(
+        replace(run, seed=first.seed, upstream=first.upstream)
+        for run in known
+        if run.task not in arm.tasks
+    )
     return replace(arm, runs=arm.runs + more) if arm.pretrained else arm
 
 
