@@ -134,8 +134,17 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"no results of arms.*ARM/TASK-SEED\.json"):
         read_arms(tmp_path)
     path = write_points(tmp_path, "scratch", "a", [{"env_steps": 5, "episodes": 50}])
-    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*no 'success_rate'"):
+    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*no number 'success_rate'"):
         read_arms(tmp_path)
+    write_points(tmp_path, "scratch", "a", [{"success_rate": 1.0, "episodes": "50"}])
+    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*no number 'episodes'"):
+        read_arms(tmp_path)
+    damaged = write_result(tmp_path, "told", "a", CURVE, ancestors=(PRIOR,))
+    damaged.write_text(damaged.read_text().replace('"stage": "pretrain"', '"stag": "pretrain"'))
+    path.unlink()
+    with pytest.raises(ValueError, match=r"a-0\.json: bill.*unknown key 'stag'; did you mean"):
+        read_arms(tmp_path)
+    damaged.unlink()
     write_points(tmp_path, "scratch", "a", [])
     with pytest.raises(ValueError, match=r"a-0\.json: its curve is empty"):
         read_arms(tmp_path)

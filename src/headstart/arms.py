@@ -135,14 +135,15 @@ def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
     given = int(numbered[1]) if numbered else int(config.get("count") or base == "shown")
     if base == "imitation":
         given = max(p["demonstrations"] for c in contents for p in c["result"]["curve"])
-    pretrained = config.get("model") is not None
+    peer = base.startswith("sb3_")
+    pretrained = config.get("model") is not None and not peer
     reward = "success" if name.endswith("_success") else "dense"
     arm = Arm(
         name=name,
         pretrained=pretrained,
         demonstrations=given,
         reward="none" if base.startswith("imitation") else reward,
-        peer=base.startswith("sb3_"),
+        peer=peer,
         measured="here",
         runs=(),
     )
@@ -155,24 +156,23 @@ def _read(file: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or key not in content.get("result", {}):
             raise ValueError(f"{file}: its result has no '{key}'")
     curve = content["result"]["curve"]
+    needed = ["success_rate", "episodes"] + ["demonstrations"] * (file.parent.name == "imitation")
     for i, point in enumerate(curve):
-        for key in ("success_rate", "episodes", *(["demonstrations"] * _by_demonstrations(file))):
-            if key not in point:
-                raise ValueError(f"{file}: point {i} of its curve has no '{key}'")
+        for key in needed:
+            if not isinstance(point.get(key), int | float):
+                raise ValueError(f"{file}: point {i} of its curve has no number '{key}'")
     if not curve:
         raise ValueError(f"{file}: its curve is empty")
+    if "bill" in content:
+        content["bill"] = from_json(Bill, content["bill"], where=f"{file}: bill")
     return content
-
-
-def _by_demonstrations(file: Path) -> bool:
-    return file.parent.name == "imitation"
 
 
 def _run(arm: Arm, content: dict[str, Any], prior: Prior | None) -> Run:
     result, config = content["result"], content.get("made_by", {}).get("config", {})
     if "bill" in content:
-        bill = from_json(Bill, content["bill"])
-        upstream, before = spent_before(bill, arm, config.get("demonstrations") is not None)
+        has_demonstrations = config.get("demonstrations") is not None
+        upstream, before = spent_before(content["bill"], arm, has_demonstrations)
     else:
         nothing = config.get("model") is None and config.get("data") is None
         of_prior = prior.upstream if prior else UNKNOWN

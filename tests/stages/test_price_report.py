@@ -191,6 +191,7 @@ def test_the_curve_of_an_arm_is_its_mean_over_tasks(tmp_path):
     (curve, _) = summarise(read_arms(tmp_path))["sets"][0]["curves"]
     assert curve["budgets"] == [10, 20, 30]
     assert curve["mean"] == pytest.approx([0.4, 0.4, 0.8])
+    assert curve["shares"] == [[(10, 0.5), (30, 1.0)], [(30, 1.0)], [(30, 1.0)]]  # 50, 80, 90 %
     assert all(low <= mean for low, mean in zip(curve["low"], curve["mean"], strict=True))
 
 

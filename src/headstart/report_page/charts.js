@@ -80,7 +80,7 @@ function logTicks(low, high) {
   return ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
 }
 // Success up, cost to the right on a log scale, with a place for what cost nothing.
-function costAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom }, currency, of) {
+function costAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom }, currency, of, what = "success") {
   for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
     chart.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
       svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, (100 * tick).toFixed(0)));
@@ -93,7 +93,7 @@ function costAxes(chart, { x, y, low, high, zero, left, right, start, width, hei
   });
   if (zero) chart.append(svg("text", { x: x(0), y: height - bottom + 20, "text-anchor": "middle" }, "0"),
     svg("path", { d: `M${start - 14} ${y(0) + 5}l5 -10M${start - 8} ${y(0) + 5}l5 -10`, style: "stroke:var(--faint);stroke-width:1.3" }));
-  chart.append(svg("text", { x: 0, y: 11 }, "success, %"),
+  chart.append(svg("text", { x: 0, y: 11 }, `${what}, %`),
     svg("text", { x: width - right, y: height - 6, "text-anchor": "end" }, `${CURRENCIES[currency].name} ${of}, log scale`));
 }
 const ruler = document.createElement("canvas").getContext("2d");

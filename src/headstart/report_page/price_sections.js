@@ -1,6 +1,6 @@
 // The page of a price report: one currency, one threshold and one set of tasks are asked for at a time.
 
-const asked = { currency: "env_steps", threshold: 0.8, set: 0 };
+const asked = { currency: "env_steps", threshold: 0.8, set: 0, measure: "mean" };
 // At first without the prior's own report, and without what is a part of another arm.
 const hidden = new Set(Object.keys(DATA.arms).filter((arm) => (DATA.arms[arm].measured === "prior" && arm !== "off_the_bat")
   || (/^imitation_/.test(arm) && "imitation" in DATA.arms)));
@@ -18,9 +18,9 @@ function amount(value, censored) {
 const bounds = (interval, show) => (interval[0] === null ? null : `[${interval.map((x) => show(number(x))).join(", ")}]`);
 const money = (row, key) => (DATA.per_core_s && row.currency === "core_s" && row[key] !== null ? `money ${digits(row[key] * DATA.per_core_s)}` : null);
 const times = (x) => (x === Infinity ? "∞" : digits(x >= 100 ? Number(x.toPrecision(2)) : x));
-const signs = { ">=": "≥ ", "<=": "≤ ", "?": "? ", "": "" };
+const signs = { ">=": "≥ ", "<=": "≤ ", "": "" };
 const ratioCell = (label, estimate) => html("td", { "data-label": label }, html("span", {},
-  estimate ? `${signs[estimate.bound]}${times(number(estimate.value))}×` : "unknown", estimate ? html("small", {}, bounds(estimate.interval, times)) : null));
+  !estimate ? "unknown" : estimate.bound === "?" ? "cannot be told" : `${signs[estimate.bound]}${times(number(estimate.value))}×`, estimate && estimate.bound !== "?" ? html("small", {}, bounds(estimate.interval, times)) : null));
 const table = (head, rows) => (rows.length ? html("table", {}, html("thead", {}, html("tr", {}, ...head.map((name) => html("th", {}, name)))), html("tbody", {}, ...rows))
   : html("p", { class: "absent" }, "Not run yet."));
 const nameCell = (arm) => html("td", {}, swatch(arm), DATA.arms[arm].label, DATA.arms[arm].note ? html("small", {}, DATA.arms[arm].note) : null);
@@ -29,7 +29,8 @@ const nameCell = (arm) => html("td", {}, swatch(arm), DATA.arms[arm].label, DATA
 
 function curvesChart(width) {
   const narrow = width < 560, height = narrow ? 360 : 440, left = 40, right = 16, top = 26, bottom = 48;
-  const curves = taskSet().curves.filter((curve) => curve.currency === asked.currency && !hidden.has(curve.arm));
+  const curves = taskSet().curves.filter((curve) => curve.currency === asked.currency && !hidden.has(curve.arm))
+    .map((curve) => (asked.measure === "mean" ? curve : shareOfRuns(curve))).filter((curve) => curve.budgets.length);
   const positive = curves.flatMap((curve) => curve.budgets.filter((budget) => budget > 0));
   if (!positive.length) return html("p", { class: "absent" }, "No prices are known in this currency.");
   const zero = curves.some((curve) => curve.budgets[0] === 0), start = left + (zero ? 46 : 0);
@@ -37,7 +38,7 @@ function curvesChart(width) {
   const x = (cost) => (cost > 0 ? start + (width - right - start) * Math.log(cost / low) / Math.log(high / low) : left + 10);
   const y = (rate) => top + (1 - rate) * (height - top - bottom);
   const chart = svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, height });
-  costAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom }, asked.currency, "a task");
+  costAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom }, asked.currency, "a task", asked.measure === "mean" ? "success" : `runs that reached ${percent(asked.threshold)}`);
   const labels = [], obstacles = [];
   curves.forEach((curve, i) => {
     const end = drawSteps(chart, curve, { x, y, obstacles });
@@ -45,6 +46,12 @@ function curvesChart(width) {
   });
   if (!narrow) directLabels(chart, labels, obstacles, width, height - bottom);
   return chart;
+}
+
+// The share of an arm's runs that have reached the threshold by a budget, in the form of a curve.
+function shareOfRuns(curve) {
+  const steps = curve.shares[DATA.thresholds.indexOf(asked.threshold)], share = steps.map((step) => step[1]);
+  return { ...curve, budgets: steps.map((step) => step[0]), mean: share, low: share, high: share };
 }
 
 // A success holds from the budget that it was measured at on: steps, and a band of steps.
@@ -81,7 +88,8 @@ function armChips(redraw) {
   }));
   const partly = taskSet().curves.filter((curve) => curve.currency === asked.currency && curve.tasks < taskSet().tasks.length).length;
   byId("curves-caption").textContent = [
-    "Bands: 95 % bootstrap intervals over tasks and seeds. Dashed: success-only reward. Dotted: another library.",
+    asked.measure === "mean" ? "Bands: 95 % bootstrap intervals over tasks and seeds." : "Kaplan and Meier's estimate over tasks and seeds.",
+    "Dashed: success-only reward. Dotted: another library.",
     partly ? "An arm with a number of tasks behind its name has not been run on all of them, and is not comparable to the others." : "",
     taskSet().unknown.length ? `Of unknown price: ${taskSet().unknown.map((arm) => DATA.arms[arm].short).join(", ")}.` : "",
   ].filter(Boolean).join(" ");
@@ -133,7 +141,7 @@ function eachTable() {
 function measuredTable() {
   byId("measured-missing").textContent = DATA.missing.length ? `Not run yet: ${DATA.missing.join(", ")}.` : "All arms have been run.";
   const reached = (arm) => arm.reached[asked.currency].find((row) => row.threshold === asked.threshold);
-  byId("measured-table").replaceChildren(table(["Way of learning", "tasks", "seeds", "episodes an evaluation", "evaluations apart", `tasks at ${percent(asked.threshold)}`, `runs at ${percent(asked.threshold)}`, "median", "spent before"],
+  byId("measured-table").replaceChildren(table(["Way of learning", "tasks", "seeds", "episodes an evaluation", "evaluations apart", `tasks at ${percent(asked.threshold)}`, `runs that reached ${percent(asked.threshold)}`, "median", "spent before"],
     Object.entries(DATA.arms).map(([name, arm]) => html("tr", {}, nameCell(name), ...[
       `${arm.tasks} of ${DATA.tasks.length}`, arm.seeds.join(" to "), arm.episodes, arm.resolution[asked.currency] === null ? "–" : amount(arm.resolution[asked.currency]),
       `${reached(arm).tasks} of ${arm.tasks}`, `${reached(arm).runs} of ${arm.runs}`, amount(reached(arm).median, reached(arm).censored), amount(arm.upstream[asked.currency]),
@@ -152,4 +160,5 @@ const choose = (id, key, options) => choices(byId(id), options, asked[key], (val
 choose("currency", "currency", ["env_steps", "core_s"].map((currency) => [currency, CURRENCIES[currency].name]));
 choose("threshold", "threshold", DATA.thresholds.map((threshold) => [threshold, percent(threshold)]));
 choose("tasks-chosen", "set", DATA.sets.map((set, i) => [i, `${set.tasks.length} ${set.name}`.replace(/^(\d+) all tasks/, "all $1 tasks")]));
+choose("curves-measure", "measure", [["mean", "Mean success"], ["share", "Share of runs at the threshold"]]);
 redrawAll();

@@ -19,6 +19,7 @@ LABELS = {
     "scratch": "From scratch, PPO",
     "off_policy": "From scratch, off-policy",
     "sb3_ppo": "Stable-Baselines3, PPO",
+    "sb3_ppo_ours": "Stable-Baselines3, PPO, our settings",
     "sb3_sac": "Stable-Baselines3, SAC",
     "sb3_tqc": "Stable-Baselines3, TQC",
     "rlpd": "From scratch, off-policy, demonstrations in its buffer",
@@ -35,6 +36,8 @@ ACCESS = {"reward": "reward only", "demonstrations": "the same demonstrations"}
 ARMS_IN_A_ROW = 6
 INFINITE = "\u221e"
 """Of a ratio: the other side is free. Of a bound: there is none."""
+NOT_TOLD = "cannot be told"
+LATEST = {"": "", "<=": " at the latest", ">=": " at the earliest"}
 
 
 def about(arm: Arm) -> dict[str, str]:
@@ -83,6 +86,8 @@ def times(estimate: dict[str, Any] | None) -> str:
     """A ratio with its interval, e.g. ``>= 12× [8.1, ∞]``."""
     if estimate is None:
         return "unknown"
+    if estimate["bound"] == "?":
+        return NOT_TOLD
     mark = f"{estimate['bound']} " if estimate["bound"] else ""
     low, high = estimate["interval"]
     interval = "" if low is None else f" [{_number(low)}, {_number(high)}]"
@@ -95,15 +100,15 @@ def _number(value: float) -> str:
 
 
 def task_number(estimate: dict[str, Any]) -> str:
-    """From which task on pre-training is the cheaper way, e.g. ``<= task 12 [9, never]``."""
+    """From which task on pre-training is cheaper, e.g. ``task 12 at the latest [9, 20]``."""
     value, bound = estimate["value"], estimate["bound"]
     if bound == "?" or (bound == "<=" and math.isinf(value)):
-        return "cannot be told"
+        return NOT_TOLD
     if math.isinf(value):
         return "never"
     low, high = estimate["interval"]
     bounds = "" if low is None else f" [{_task(low)}, {_task(high)}]"
-    return f"{bound} task {_task(value)}{bounds}".lstrip()
+    return f"task {_task(value)}{LATEST[bound]}{bounds}"
 
 
 def _task(n: float) -> str:
@@ -131,6 +136,8 @@ def verdict(comparison: dict[str, Any], against: dict[str, Any]) -> dict[str, st
     even = against["break_even"]
     if even:
         sentence += f" Break-even: {task_number(even)}."
+    if against["not_on_all"]:
+        sentence += f" Not run on all of these tasks: {', '.join(against['not_on_all'])}."
     return {"verdict": found, "sentence": sentence}
 
 

@@ -27,6 +27,7 @@ from headstart.prices import (
     median_price,
     price_row,
     price_to_threshold,
+    reached_by,
     restricted_mean,
 )
 from headstart.report_page import price_words as words
@@ -164,7 +165,7 @@ def _facts(arm: Arm) -> dict[str, Any]:
         "tasks": len(arm.tasks),
         "seeds": sorted({min(seeds.values()), max(seeds.values())}),
         "runs": len(arm.runs),
-        "episodes": int(np.median(evaluations)),  # an evaluation that only fails may be shorter
+        "episodes": max(evaluations),  # an evaluation that only fails may be shorter
         "resolution": {currency: _resolution(arm, currency) for currency in CURRENCIES},
         "upstream": {currency: _mean(arm.upstream(currency)) for currency in CURRENCIES},
         "reached": {currency: _reached(arm, currency) for currency in CURRENCIES},
@@ -285,7 +286,8 @@ def _set_price(arm: Arm, on_tasks: OnTasks, currency: str, threshold: float) -> 
 
 
 def _mean_curve(arm: Arm, on_tasks: OnTasks, currency: str) -> dict[str, Any]:
-    """Mean success within a budget a task, with its band over tasks and seeds."""
+    """Mean success within a budget a task, with its band over tasks and seeds, and the share of
+    the runs that have reached each threshold by a budget."""
     task_set = on_tasks.sets[arm.name]
     budgets = task_set.budgets
     if len(budgets) > POINTS_OF_A_CURVE:  # evenly on a log axis; each is a budget that was measured
@@ -302,7 +304,14 @@ def _mean_curve(arm: Arm, on_tasks: OnTasks, currency: str) -> dict[str, Any]:
         "mean": samples[0].tolist(),
         "low": low.tolist(),
         "high": high.tolist(),
+        "shares": [_shares(arm, currency, threshold) for threshold in THRESHOLDS],
     }
+
+
+def _shares(arm: Arm, currency: str, threshold: float) -> list[tuple[float, float]]:
+    """(budget, share of the runs that have reached the threshold by it)."""
+    curves = [curve for seeds in arm.curves(currency).values() for curve in seeds]
+    return reached_by([price_to_threshold(curve, threshold) for curve in curves])  # type: ignore
 
 
 # ---- a pre-trained arm against the others
