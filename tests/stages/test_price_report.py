@@ -81,6 +81,11 @@ def test_where_pretraining_did_not_pay_it_says_so(folder):
     assert against["break_even"]["value"] == pytest.approx(10_000 / 1_900)
     assert "Break-even: task 6 [6, 6]." in against["sentence"]
     assert against["sentence"] in words.format_tables(content)
+    # Nor does the headline tell of the rival with reward only alone.
+    assert content["beside"] == (
+        "Against the same demonstrations (rlpd 1): 20\u00d7 [20, 20], and 0.39\u00d7 [0.39, 0.39]"
+        " counting all that came before. Pre-training did not pay here."
+    )
 
 
 def test_an_adaptation_dearer_than_scratch_never_pays(tmp_path):

@@ -159,7 +159,7 @@ def _paid(against: dict[str, Any], ours_censored: bool) -> str:
 
 
 def describe(content: dict[str, Any]) -> dict[str, Any]:
-    """{headline, caveat} of the page and the terminal."""
+    """{headline, beside, caveat, tiles}: what the page and the terminal begin with."""
     parts = [
         count(len(content["arms"]), "arm"),
         count(len(content["tasks"]), "task"),
@@ -169,8 +169,8 @@ def describe(content: dict[str, Any]) -> dict[str, Any]:
     ]
     if content["missing"]:
         parts.append(f"not run yet: {', '.join(content['missing'])}")
-    found = {"headline": headline(content), "caveat": " · ".join(parts)}
-    return found | {"tiles": tiles(content)}
+    found = {"headline": headline(content), "beside": beside(content)}
+    return found | {"caveat": " · ".join(parts), "tiles": tiles(content)}
 
 
 def headline(content: dict[str, Any]) -> str:
@@ -187,6 +187,17 @@ def headline(content: dict[str, Any]) -> str:
         f" learning from scratch ({_short(against['arm'])}) takes {times(against['ratio'])} the"
         f" {UNITS[comparison['currency']]} of a prior ({_short(comparison['arm'])}); counting all"
         f" that came before, {times(against['full_ratio'])}. {against['verdict']}."
+    )
+
+
+def beside(content: dict[str, Any]) -> str:
+    """What the headline would leave out: the rival that was given the same demonstrations."""
+    comparison, against = main_comparison(content) or ({"against": []}, {})
+    return "".join(
+        f"Against the same demonstrations ({_short(other['arm'])}): {times(other['ratio'])}, and"
+        f" {times(other['full_ratio'])} counting all that came before. {other['verdict']}."
+        for other in comparison["against"]
+        if other is not against
     )
 
 
@@ -241,7 +252,7 @@ def main_comparison(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 def format_tables(content: dict[str, Any]) -> str:
     """The report for a terminal, at one threshold. report.json has all of them."""
-    lines = [content["headline"], content["caveat"]]
+    lines = [line for key in ("headline", "beside", "caveat") if (line := content[key])]
     lines += ["", *_arms_table(content)]
     for task_set in content["sets"]:
         lines += ["", *_set_table(task_set, content.get("per_core_s"))]

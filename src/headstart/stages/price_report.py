@@ -84,8 +84,8 @@ def price_report(config: PriceReportConfig) -> dict[str, Any]:
     content |= {"folder": str(config.folder), "per_core_s": per_core_s}
     out = Path(config.out or config.folder)
     write_json(out / "report.json", content)
-    words_of = (content["headline"], content["caveat"])
-    html = build_page("the price of skill", *words_of, content, kind="price")
+    under = f"{content['beside']} {content['caveat']}".strip()
+    html = build_page("the price of skill", content["headline"], under, content, kind="price")
     write_bytes(out / "report.html", html.encode())
     print(json.dumps(to_json(content), indent=2) if config.json else words.format_tables(content))
     return content
