@@ -5,7 +5,8 @@
         --priors runs/first runs/seed-1 runs/seed-2
 
 Runs one after another, each of which may be stopped and goes on where it was; what is complete is
-kept. ``--priors`` are runs of the laptop recipe, one a seed. Prints a line a run.
+kept. ``--priors`` are runs of the laptop recipe, one a seed. Prints a line a run. A file holds the
+run's result, its config, versions and machine, and its bill with all that it stands on.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def main(arguments: Arguments) -> None:
                 work = arguments.work / place
                 reinforce(config_of(arguments, task, seed), work, resume=True)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                made_by = read_json(work / "config.json")
-                write_json(path, {"result": read_json(work / "result.json"), "made_by": made_by})
+                names = {"result": "result", "made_by": "config", "bill": "ledger"}
+                write_json(path, {k: read_json(work / f"{n}.json") for k, n in names.items()})
             print(place, described(read_json(path)["result"]["curve"]), flush=True)
 
 

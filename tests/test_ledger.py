@@ -1,9 +1,9 @@
 import json
-import math
 import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from headstart import ledger
@@ -13,13 +13,6 @@ from headstart.ledger import (
     Bill,
     Cost,
     Meter,
-    amortised,
-    break_even_interval,
-    break_even_tasks,
-    full,
-    price_per_point,
-    price_row,
-    price_to_threshold,
     read_bill,
     settle,
     share_of,
@@ -94,6 +87,43 @@ def test_a_shared_ancestor_is_counted_once():
     assert total([]) == Cost()
 
 
+def random_bills(rng: np.random.Generator, n: int) -> list[Bill]:
+    """n bills, each with up to three ancestors of those before it; costs are powers of two."""
+    bills: list[Bill] = []
+    for i in range(n):
+        parents = rng.choice(i, size=min(i, rng.integers(4)), replace=False) if i else []
+        cost = Cost({"expert": 2**i}, core_s=float(2**i))
+        bills.append(Bill(str(i), "stage", str(i), cost, tuple(bills[p] for p in parents)))
+    return bills
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_total_counts_every_bill_once_whatever_the_sharing(seed):
+    rng = np.random.default_rng(seed)
+    bills = random_bills(rng, 12)
+    asked = [bills[i] for i in rng.integers(12, size=3)]  # one may be asked for twice
+
+    def reachable(bill: Bill) -> set[int]:
+        return {int(bill.identity)}.union(*map(reachable, bill.ancestors))
+
+    # A sum of different powers of two: counting one twice, or missing one, cannot cancel out.
+    expected = sum(2**i for i in set().union(*map(reachable, asked)))
+    assert total(asked).env_steps == expected
+    assert total(asked).core_s == float(expected)
+    (first, *_) = asked
+    assert total([first]).env_steps == (first.cost.env_steps or 0) + (
+        total(first.ancestors).env_steps or 0
+    )
+
+
+def test_an_ancestor_that_nobody_knows_makes_the_whole_total_unknown(tmp_path):
+    imported = read_bill(tmp_path)  # a set without a bill
+    model = Bill("m", "pretrain", "model", TRAIN, (imported, Bill("d", "collect", "d", DATA)))
+    tuned = Bill("f", "finetune", "tuned", Cost(core_s=1.0), (model,))
+    assert total([tuned]) == Cost.unknown()
+    assert total(tuned.ancestors[0].ancestors[1:]) == DATA  # and no more than it stands on
+
+
 def test_a_bill_survives_the_disk(tmp_path):
     data = Bill("d", "collect", "data", DATA)
     bill = Bill("m", "pretrain", "model", TRAIN + Cost(flops=None), (data,))
@@ -116,93 +146,11 @@ def test_a_damaged_bill_is_refused(tmp_path):
         read_bill(tmp_path)
 
 
-CURVE = [(0.0, 0.0), (100.0, 0.4), (200.0, 0.8), (300.0, 0.6)]
-
-
 def test_a_bill_of_too_many_generations_is_one_clear_line(tmp_path):
     before, after = json.dumps(to_json(Bill("0", "merge", "x", DATA))).split("[]")
     (tmp_path / "ledger.json").write_text(f"{before}[" * 300 + f"]{after}" * 300)
     with pytest.raises(ValueError, match=r"ledger\.json: ancestors of ancestors, nested too deep"):
         read_bill(tmp_path)
-
-
-def test_the_price_is_at_the_first_measurement_that_reaches_the_threshold():
-    assert price_to_threshold(CURVE, 0.5) == (200.0, False)  # not 125, which interpolation gives
-    assert price_to_threshold(CURVE, 0.8) == (200.0, False)
-    assert price_to_threshold(CURVE, 0.0) == (0.0, False)
-
-
-def test_a_threshold_never_reached_is_censored_at_the_last_cost():
-    assert price_to_threshold(CURVE, 0.9) == (300.0, True)
-    with pytest.raises(ValueError, match="empty curve"):
-        price_to_threshold([], 0.5)
-
-
-def test_price_arithmetic_by_hand():
-    assert price_per_point(100.0, 80.0) == 1.25
-    assert price_per_point(100.0, 0.0) == math.inf
-    assert full(1000.0, 10.0) == 1010.0
-    assert amortised(1000.0, 10.0, 50) == 30.0
-    assert break_even_tasks(1000.0, 60.0, 10.0) == 20.0  # 20 x 60 = 1000 + 20 x 10
-    assert break_even_tasks(1000.0, 10.0, 10.0) == math.inf
-    assert break_even_tasks(1000.0, 5.0, 10.0) == math.inf
-
-
-def test_an_unknown_price_stays_unknown():
-    assert price_per_point(None, 80.0) is None
-    assert full(None, 10.0) is None
-    assert amortised(None, 10.0, 50) is None
-    assert break_even_tasks(None, 60.0, 10.0) is None
-    assert break_even_tasks(1000.0, 60.0, None) is None
-
-
-def test_a_price_row_by_hand():
-    curves = [[(100.0, 1.0)], [(200.0, 1.0)], [(300.0, 0.2)]]
-    row = price_row(
-        "finetune", "suite/reach", "env_steps", 0.5, curves, [4000.0, 5000.0, 6000.0], 50
-    )
-    low, high = row.pop("interval")
-    full_low, full_high = row.pop("full_interval")
-    shared_low, shared_high = row.pop("amortised_interval")
-    assert row == {
-        "arm": "finetune",
-        "task": "suite/reach",
-        "currency": "env_steps",
-        "threshold": 0.5,
-        "marginal": 200.0,
-        "marginals": [100.0, 200.0, 300.0],
-        "per_point": 4.0,
-        "full": 5200.0,
-        "amortised": 300.0,
-        "num_tasks": 50,
-        "seeds": 3,
-        "censored": 1,
-    }
-    assert 100.0 <= low < 200.0 < high <= 300.0
-    assert 4100.0 <= full_low < 5200.0 < full_high <= 6300.0
-    assert 180.0 <= shared_low < 300.0 < shared_high <= 420.0
-
-
-def test_the_break_even_interval_resamples_seeds_with_their_own_prices():
-    # N* of the seeds: 100 / (30 - 10) = 5 and 300 / (30 - 10) = 15.
-    assert break_even_interval([100.0, 300.0], [30.0, 30.0], [10.0, 10.0]) == [5.0, 15.0]
-    # One of the seeds does not pay, and a sample may hold it alone.
-    assert break_even_interval([100.0, 100.0], [30.0, 5.0], [10.0, 10.0]) == [5.0, math.inf]
-    assert break_even_interval([100.0], [30.0], [10.0]) == [None, None]
-    assert break_even_interval([None, 100.0], [30.0, 30.0], [10.0, 10.0]) == [None, None]
-
-
-def test_a_price_row_of_one_seed_has_no_interval():
-    row = price_row("scratch", "suite/reach", "env_steps", 0.5, [CURVE], [0.0], 1)
-    assert row["marginal"] == row["full"] == row["amortised"] == 200.0
-    assert row["interval"] == [None, None]
-
-
-def test_a_price_row_with_an_unknown_cost_has_no_price():
-    curves = [[(None, 1.0)], [(200.0, 1.0)]]
-    row = price_row("scratch", "suite/reach", "core_s", 0.5, curves, [5.0, 5.0], 1)
-    assert (row["marginal"], row["full"], row["amortised"]) == (None, None, None)
-    assert row["interval"] == [None, None]
 
 
 def test_a_share_of_a_collection_goes_by_its_simulator_steps():

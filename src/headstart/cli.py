@@ -36,6 +36,14 @@ VERBS = {
 }
 """verb -> module, function, config, one line. Modules load when their verb is used."""
 
+_PRICES = (
+    f"{_STAGES}.price_report",
+    "price_report",
+    "PriceReportConfig",
+    "what skill costs by arm",
+)
+"""What ``report`` is for a folder of arms' results, and not of a run."""
+
 _WITHOUT_RESUME = ("report", "data", "tasks")
 
 DATA_VERBS = {
@@ -87,10 +95,12 @@ def _dispatch(arguments: list[str]) -> int:
     if verb == "data":
         return _data(rest)
     module_name, function, config_name, summary = VERBS[verb]
+    if verb == "report" and any(map(importlib.import_module("headstart.arms").is_results, rest)):
+        module_name, function, config_name, summary = _PRICES
     module = importlib.import_module(module_name)
     config_class = getattr(module, config_name)
     if verb == "report":
-        module.report(_parse(verb, summary, config_class, rest))
+        getattr(module, function)(_parse(verb, summary, config_class, rest))
         return 0
     options = dataclasses.make_dataclass(
         "Options",

@@ -1,4 +1,4 @@
-"""The meter and the price arithmetic: what an artifact cost, and what a point of skill cost.
+"""The meter and the bills: what an artifact cost, and everything that it was made from.
 
 A quantity that nobody knows is None, and None added to anything is None: unknown, never zero.
 """
@@ -6,7 +6,6 @@ A quantity that nobody knows is None, and None added to anything is None: unknow
 from __future__ import annotations
 
 import hashlib
-import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headstart.artifact import SEAL, manifest, read_sealed_json, seal, write_json
 from headstart.config import from_json, to_json
-from headstart.stats import bootstrap_mean
-
-Number = float | None
-Curve = Sequence[tuple[Number, float]]
-"""(cumulative cost in one currency, success rate 0..1), in the order measured."""
 
 
 @dataclass(frozen=True)
@@ -188,19 +180,24 @@ def read_bill(root: Path | str) -> Bill:
         raise ValueError(f"{path}: ancestors of ancestors, nested too deeply to be read") from None
 
 
+def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
+    """These bills and all their ancestors' by identity, each once however it is shared."""
+    found: dict[str, Bill] = {}
+    left = list(reversed(bills))
+    while left:
+        bill = left.pop()
+        if bill.identity not in found:
+            found[bill.identity] = bill
+            left.extend(reversed(bill.ancestors))
+    return found
+
+
 def total(bills: Sequence[Bill]) -> Cost:
     """The full cost of these artifacts and all their ancestors, each counted once.
 
     The upstream cost of an artifact is ``total(bill.ancestors)``.
     """
-    costs: dict[str, Cost] = {}
-    left = list(reversed(bills))
-    while left:
-        bill = left.pop()
-        if bill.identity not in costs:
-            costs[bill.identity] = bill.cost
-            left.extend(reversed(bill.ancestors))
-    return sum(costs.values(), Cost())
+    return sum((bill.cost for bill in ancestry(bills).values()), Cost())
 
 
 def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
@@ -213,124 +210,6 @@ def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
         for quantity in (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s)
     )
     return Cost({"demonstration": env_steps}, demonstrations, core_s, gpu_s, flops, wall_s)
-
-
-def price_to_threshold(curve: Curve, threshold: float) -> tuple[Number, bool]:
-    """(price, censored) of a success rate: the cost at the first measurement that has it.
-
-    Nothing is interpolated. Never reached: the last cost, censored, a lower bound of the price.
-
-    Raises:
-        ValueError: an empty curve.
-    """
-    if not curve:
-        raise ValueError("no price can be read off an empty curve")
-    for cost, success in curve:
-        if success >= threshold:
-            return cost, False
-    return curve[-1][0], True
-
-
-def price_per_point(cost: Number, points: float) -> Number:
-    """Price of one skill point: one percentage point of success on one task. None gained: inf."""
-    # cost / points
-    return None if cost is None else cost / points if points > 0 else math.inf
-
-
-def full(upstream: Number, marginal: Number) -> Number:
-    """Price of one task if everything before it had been made for it alone."""
-    # upstream + marginal
-    return _add(upstream, marginal)
-
-
-def amortised(upstream: Number, marginal: Number, n: int) -> Number:
-    """Price of one of n tasks that share the upstream cost."""
-    # upstream / n + marginal
-    return _add(None if upstream is None else upstream / n, marginal)
-
-
-def break_even_tasks(upstream: Number, scratch: Number, adapt: Number) -> Number:
-    """Tasks N* from which pre-training is cheaper than N times from scratch. Never: inf."""
-    if upstream is None or scratch is None or adapt is None:
-        return None
-    # N* scratch = upstream + N* adapt   =>   N* = upstream / (scratch - adapt)
-    return upstream / (scratch - adapt) if scratch > adapt else math.inf
-
-
-def price_row(
-    arm: str,
-    task: str,
-    currency: str,
-    threshold: float,
-    curves: Sequence[Curve],
-    upstream: Sequence[Number],
-    n_tasks: int,
-) -> dict[str, Any]:
-    """One line of the price list: what an arm paid to reach a success rate on a task.
-
-    Args:
-        currency: which of Cost's quantities the curves count, e.g. "env_steps".
-        curves: one per seed.
-        upstream: what each seed paid before its first measurement, in the same currency.
-        n_tasks: the tasks that share the upstream cost.
-
-    Returns:
-        ``marginal``, ``full`` and ``amortised`` are means over seeds and ``interval``,
-        ``full_interval`` and ``amortised_interval`` their 95 % bootstrap intervals over seeds
-        ([None, None] for a single seed); ``marginals`` has a price a seed. ``per_point`` is the
-        marginal price of one of the threshold's percentage points. ``censored`` counts the seeds
-        that never reached the threshold; with any, the prices are lower bounds.
-    """
-    prices = [price_to_threshold(curve, threshold) for curve in curves]
-    marginals = [price for price, _ in prices]
-    paid = list(zip(upstream, marginals, strict=True))
-    marginal, interval = _mean(marginals)
-    in_full, full_interval = _mean([full(u, m) for u, m in paid])
-    shared, shared_interval = _mean([amortised(u, m, n_tasks) for u, m in paid])
-    return {
-        "arm": arm,
-        "task": task,
-        "currency": currency,
-        "threshold": threshold,
-        "marginal": marginal,
-        "interval": interval,
-        "marginals": marginals,
-        "per_point": price_per_point(marginal, 100 * threshold),
-        "full": in_full,
-        "full_interval": full_interval,
-        "amortised": shared,
-        "amortised_interval": shared_interval,
-        "num_tasks": n_tasks,
-        "seeds": len(prices),
-        "censored": sum(censored for _, censored in prices),
-    }
-
-
-def break_even_interval(
-    upstream: Sequence[Number], scratch: Sequence[Number], adapt: Sequence[Number]
-) -> list[Number]:
-    """95 % bootstrap interval of N* over seeds, each with its own three prices.
-
-    A bound is inf where pre-training never pays. [None, None] for a single seed, or where a price
-    is unknown.
-    """
-    prices = np.array([upstream, scratch, adapt], dtype=np.float64)  # (3, seeds); unknown: NaN
-    if prices.shape[1] < 2 or np.isnan(prices).any():
-        return [None, None]
-    picks = np.random.default_rng(0).integers(prices.shape[1], size=(2000, prices.shape[1]))
-    sampled = [break_even_tasks(*prices[:, pick].mean(axis=1).tolist()) for pick in picks]
-    # Nearest ranks, since between a number and inf there is nothing to interpolate.
-    ordered = sorted(n for n in sampled if n is not None)
-    return [ordered[int(0.025 * len(ordered))], ordered[int(0.975 * len(ordered))]]
-
-
-def _mean(prices: Sequence[Number]) -> tuple[Number, list[Number]]:
-    """Mean over seeds and its interval; unknown where one of them is."""
-    known = [price for price in prices if price is not None]
-    if len(known) < len(prices):
-        return None, [None, None]
-    mean, *bounds = bootstrap_mean([[[np.array([price])]] for price in known])
-    return mean, [*bounds] if len(known) > 1 else [None, None]
 
 
 def _add(a: Any, b: Any) -> Any:

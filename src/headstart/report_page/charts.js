@@ -20,8 +20,10 @@ const COLOURS = {
   demos: "tuned", scratch_demos: "imitation",
   pretrained_shown_once: "shown", pretrained_finetune: "tuned",
   scratch_imitation: "imitation", scratch_reinforce: "reinforce",
+  scratch: "reinforce", off_policy: "both", rlpd: "s2", imitation: "imitation",
+  off_the_bat: "told", shown: "shown", finetuned: "tuned",
 };
-const colour = (arm) => `var(--${COLOURS[arm.split(".").pop().replace(/_\d+$/, "")] || "control"})`;
+const colour = (arm) => `var(--${COLOURS[arm.split(".").pop().replace(/_success$/, "").replace(/_\d+$/, "")] || "control"})`;
 const armOf = (arm) => DATA.arms[arm] || { label: arm, short: arm, note: "" };
 const shortTask = (task) => task.split("/").pop();
 const heldOut = (arm) => (DATA.heldout || {})[arm];
@@ -76,6 +78,23 @@ function logTicks(low, high) {
   const ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) ticks.push(10 ** power);
   return ticks.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+}
+// Success up, cost to the right on a log scale, with a place for what cost nothing.
+function costAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom }, currency, of, what = "success") {
+  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+    chart.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
+      svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, (100 * tick).toFixed(0)));
+  }
+  for (const threshold of DATA.thresholds) chart.append(svg("line", { class: "threshold", x1: left, x2: width - right, y1: y(threshold), y2: y(threshold) }));
+  const ticks = logTicks(low, high), every = Math.ceil(ticks.length * 62 / (width - start));
+  ticks.forEach((tick, i) => {
+    chart.append(svg("line", { class: "grid", x1: x(tick), x2: x(tick), y1: y(0), y2: y(0) + 5 }));
+    if (i % every === 0) chart.append(svg("text", { x: x(tick), y: height - bottom + 20, "text-anchor": "middle" }, CURRENCIES[currency].show(tick)));
+  });
+  if (zero) chart.append(svg("text", { x: x(0), y: height - bottom + 20, "text-anchor": "middle" }, "0"),
+    svg("path", { d: `M${start - 14} ${y(0) + 5}l5 -10M${start - 8} ${y(0) + 5}l5 -10`, style: "stroke:var(--faint);stroke-width:1.3" }));
+  chart.append(svg("text", { x: 0, y: 11 }, `${what}, %`),
+    svg("text", { x: width - right, y: height - 6, "text-anchor": "end" }, `${CURRENCIES[currency].name} ${of}, log scale`));
 }
 const ruler = document.createElement("canvas").getContext("2d");
 function textWidth(text) {

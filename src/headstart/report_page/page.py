@@ -8,26 +8,31 @@ from typing import Any
 
 from headstart.page.assemble import assemble, json_for_script, read
 
-SCRIPTS = (
-    "page/elements.js",
-    "page/scene.js",
-    *(f"report_page/{name}.js" for name in ("charts", "price", "replay", "sections")),
-)
+SCRIPTS = {
+    "run": ("page/scene", *(f"report_page/{n}" for n in ("price", "replay", "sections"))),
+    "price": ("report_page/price_sections",),
+}
+"""What draws the sections of a report on runs, and of one on results of arms."""
 
 
-def build_page(title: str, headline: str, caveat: str, data: dict[str, Any]) -> str:
+def build_page(
+    title: str, headline: str, caveat: str, data: dict[str, Any], kind: str = "run"
+) -> str:
     """The page as text. It needs no network and no other file.
 
     Args:
         title, headline, caveat: plain text, escaped here.
         data: JSON values that the scripts draw from.
+        kind: of the report: "run" or "price".
     """
+    scripts = ("page/elements", "report_page/charts", *SCRIPTS[kind])
     parts = {
         "title": html.escape(title),
         "headline": html.escape(headline).replace(" %", "&nbsp;%"),
         "caveat": html.escape(caveat).replace(" %", "&nbsp;%"),
+        "sections": read(f"report_page/{kind}_sections.html"),
         "style": read("page/base.css", "report_page/style.css"),
-        "script": read(*SCRIPTS),
+        "script": read(*(f"{name}.js" for name in scripts)),
         "data": json_for_script(data),
     }
     return assemble(read("report_page/template.html"), parts)

@@ -50,7 +50,7 @@ function priceChart(width) {
   const low = 10 ** (Math.log10(Math.min(...positive)) - 0.15), high = 10 ** (Math.log10(Math.max(...positive)) + 0.15);
   const x = (cost) => (cost > 0 ? start + (width - right - start) * Math.log(cost / low) / Math.log(high / low) : left + 10);
   const y = (rate) => top + (1 - rate) * (height - top - bottom);
-  priceAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom });
+  costAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom }, choice.currency, "for the new task");
   const labels = [], obstacles = [];
   // Full prices first, faint and beneath.
   if (choice.share !== 1) curves.filter((curve) => isPretrained(curve.arm)).forEach((curve) => drawCurve(chart, curve, 1, { x, y, ghost: true, obstacles }));
@@ -62,23 +62,6 @@ function priceChart(width) {
   }
   directLabels(chart, labels, obstacles, width, height - bottom);
   return chart;
-}
-
-function priceAxes(chart, { x, y, low, high, zero, left, right, start, width, height, bottom }) {
-  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
-    chart.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
-      svg("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, (100 * tick).toFixed(0)));
-  }
-  for (const threshold of DATA.thresholds) chart.append(svg("line", { class: "threshold", x1: left, x2: width - right, y1: y(threshold), y2: y(threshold) }));
-  const ticks = logTicks(low, high), every = Math.ceil(ticks.length * 62 / (width - start));
-  ticks.forEach((tick, i) => {
-    chart.append(svg("line", { class: "grid", x1: x(tick), x2: x(tick), y1: y(0), y2: y(0) + 5 }));
-    if (i % every === 0) chart.append(svg("text", { x: x(tick), y: height - bottom + 20, "text-anchor": "middle" }, CURRENCIES[choice.currency].show(tick)));
-  });
-  if (zero) chart.append(svg("text", { x: x(0), y: height - bottom + 20, "text-anchor": "middle" }, "0"),
-    svg("path", { d: `M${start - 14} ${y(0) + 5}l5 -10M${start - 8} ${y(0) + 5}l5 -10`, style: "stroke:var(--faint);stroke-width:1.3" }));
-  chart.append(svg("text", { x: 0, y: 11 }, "success, %"),
-    svg("text", { x: width - right, y: height - 6, "text-anchor": "end" }, `${CURRENCIES[choice.currency].name} for the new task, log scale`));
 }
 
 // Draws one curve; returns where its label goes, or null where its price is unknown.

@@ -263,7 +263,7 @@ def break_even(
 def format_table(report: dict[str, Any]) -> str:
     """The report for a terminal: success, prices, break-even, time. report.json has it all."""
     lines = [report["headline"], report["caveat"], ""]
-    lines += _table(["success", "", "95 %", "episodes", "seeds"], _success_rows(report))
+    lines += table(["success", "", "95 %", "episodes", "seeds"], _success_rows(report))
     # Every arm once: on the mean of the tasks, or on the tasks that it was run on.
     on_all = {row["arm"] for row in report["price"] if row["task"] == "*"}
     shown = [row for row in report["price"] if row["currency"] in ("env_steps", "core_s")]
@@ -271,7 +271,7 @@ def format_table(report: dict[str, Any]) -> str:
     if prices:
         shared = f"1 of {report['amortised_over']}"
         head = ["price of", "way", "", "a point", "this task", shared, "with all before"]
-        lines += ["", *_table(head, [_price_cells(row) for row in prices])]
+        lines += ["", *table(head, [_price_cells(row) for row in prices])]
     for name, other in (
         ("break_even_tasks", "with the same demonstrations"),
         ("break_even_tasks_reward_only", "from reward alone"),
@@ -312,12 +312,12 @@ def _price_cells(row: dict[str, Any]) -> list[str]:
     return [f"{percent(row['threshold'])} {task}", row["arm"], unit, *cells]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Aligned columns: the first to the left, numbers to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if i and cell[:1] in "0123456789[>-u" else cell.ljust(width)
+            cell.rjust(width) if i and cell[:1] in "0123456789[<>-u\u221e" else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in [head, *rows]

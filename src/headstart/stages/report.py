@@ -25,12 +25,10 @@ from headstart.ledger import (
     FINETUNED_MODEL,
     Bill,
     Cost,
-    break_even_interval,
-    break_even_tasks,
-    price_row,
     read_bill,
     total,
 )
+from headstart.prices import AMORTISED_OVER, break_even_interval, break_even_tasks, price_row
 from headstart.report_page import words
 from headstart.report_page.page import build_page, replay_tracks
 from headstart.report_page.words import format_table
@@ -38,8 +36,6 @@ from headstart.stats import bootstrap_mean, wilson_interval
 
 CURRENCIES = ("env_steps", "core_s", "flops", "wall_s", "demonstrations")
 THRESHOLDS = (0.5, 0.8)
-AMORTISED_OVER = 50
-"""Tasks that share the upstream bill in the amortised price: as many as Meta-World has."""
 ALL_TASKS = "*"
 """Stands for the mean over all held-out tasks where a task's id is expected."""
 
@@ -49,7 +45,8 @@ class ReportConfig:
     """Which runs to report on."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders; several are pooled as seeds of one experiment."""
+    """Run folders; several are pooled as seeds of one experiment. Or one folder of arms' results,
+    ARM/TASK-SEED.json, which has options of its own: name it with --help."""
     out: Path | None = None
     """Folder for report.json and report.html; the first run's by default."""
     json: bool = False

@@ -1,0 +1,288 @@
+"""Reads the results of arms, ARM/TASK-SEED.json: ways of learning a task, with what they cost.
+
+A file has ``result`` ({task, seed, curve}), ``made_by`` (config, versions, machine) and ``bill``:
+benchmarks/arms.py writes them. A point of a curve has ``success_rate``, ``episodes`` and what was
+spent up to it: ``env_steps``, ``core_s``. A point that has ``demonstrations`` too tells a cost that
+includes them; to any other the demonstrations and the fine-tuning of its arm are added.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from headstart.artifact import read_json
+from headstart.config import from_json
+from headstart.ledger import FINETUNED_MODEL, Bill, Cost, ancestry, share_of
+from headstart.prices import Curve, Number, full
+
+CURRENCIES = ("env_steps", "core_s")
+Price = dict[str, Number]
+"""An amount in each of CURRENCIES; None: nobody knows."""
+FREE: Price = dict.fromkeys(CURRENCIES, 0.0)
+UNKNOWN: Price = dict.fromkeys(CURRENCIES)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm on one task with one seed."""
+
+    task: str
+    seed: int
+    points: tuple[dict[str, Any], ...]
+    before: Price
+    """Spent on this task before the curve: demonstrations, fine-tuning."""
+    upstream: Price
+    """Spent before any new task: data, pre-training."""
+    seeds: int = 1
+    """How many are pooled in it."""
+
+    def curve(self, currency: str) -> Curve:
+        """(cost of the task, success) in the order of their cost, if that is known."""
+        found: list[tuple[Number, float]] = []
+        for point in self.points:
+            before = 0.0 if "demonstrations" in point else self.before[currency]
+            found.append((full(before, point.get(currency)), point["success_rate"]))
+        costs = [cost for cost, _ in found]
+        return found if None in costs else sorted(found, key=lambda p: p[0] or 0.0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of learning tasks."""
+
+    name: str
+    pretrained: bool
+    demonstrations: int
+    """Of each task, given to it."""
+    reward: str
+    """``dense``, ``success`` or ``none``."""
+    peer: bool
+    """Another library's."""
+    measured: str
+    """``here`` by a file a task and seed, or ``prior``: in the report of the prior's recipe."""
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        return sorted({run.task for run in self.runs})
+
+    def on(self, tasks: Iterable[str]) -> Arm:
+        """The same arm on those of these tasks that it was run on."""
+        return replace(self, runs=tuple(run for run in self.runs if run.task in set(tasks)))
+
+    def curves(self, currency: str) -> dict[str, list[Curve]]:
+        """By task, one a seed."""
+        return {t: [r.curve(currency) for r in self.runs if r.task == t] for t in self.tasks}
+
+    def upstream(self, currency: str) -> list[Number]:
+        """One a seed."""
+        by_seed = {run.seed: run.upstream[currency] for run in self.runs}
+        return list(by_seed.values())
+
+    def within(self, demonstrations: int) -> Arm:
+        """Of an arm whose curves go over demonstrations: as if only so many had been given."""
+        runs = [
+            replace(run, points=points)
+            for run in self.runs
+            if (points := tuple(p for p in run.points if p["demonstrations"] <= demonstrations))
+        ]
+        name = f"{self.name}_{demonstrations}"
+        return replace(self, name=name, demonstrations=demonstrations, runs=tuple(runs))
+
+
+def is_results(folder: Path | str) -> bool:
+    """Whether a folder holds results of arms, and not a run."""
+    folder = Path(folder)
+    return not (folder / "recipe.json").exists() and bool(_files(folder))
+
+
+def read_arms(folder: Path, prior: Prior | None = None) -> list[Arm]:
+    """The arms in a folder, and those that the prior's own report tells of.
+
+    Raises:
+        ValueError: no results, or a file that lacks what it must have.
+    """
+    files = _files(folder)
+    if not files:
+        raise ValueError(f"{folder}: no results of arms, which are files named ARM/TASK-SEED.json")
+    by_arm = groupby(files, lambda file: file.parent.name)
+    arms = [_read_arm(name, list(of_arm), prior) for name, of_arm in by_arm]
+    of_prior = prior.arms() if prior else []
+    given = {arm.demonstrations for arm in arms + of_prior if arm.name != "imitation"} - {0}
+    parts = [a.within(k) for a in arms if a.name == "imitation" for k in sorted(given)]
+    unique: dict[str, Arm] = {}
+    for arm in [*arms, *parts, *of_prior]:  # measured here goes before what the prior's report says
+        if arm.runs:
+            unique.setdefault(arm.name, arm)
+    return list(unique.values())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*/*.json") if re.search(r"-\d+$", p.stem))
+
+
+def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
+    base = name.removesuffix("_success")
+    contents = [_read(file) for file in files]
+    config = contents[0].get("made_by", {}).get("config", {})
+    numbered = re.fullmatch(r"\w+?_(\d+)", base)
+    given = int(numbered[1]) if numbered else int(config.get("count") or base == "shown")
+    if base == "imitation":
+        given = max(p["demonstrations"] for c in contents for p in c["result"]["curve"])
+    peer = base.startswith("sb3_")
+    pretrained = config.get("model") is not None and not peer
+    reward = "success" if name.endswith("_success") else "dense"
+    arm = Arm(
+        name=name,
+        pretrained=pretrained,
+        demonstrations=given,
+        reward="none" if base.startswith("imitation") else reward,
+        peer=peer,
+        measured="here",
+        runs=(),
+    )
+    return replace(arm, runs=tuple(_run(arm, content, prior) for content in contents))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    for key in ("task", "seed", "curve"):
+        if not isinstance(content, dict) or key not in content.get("result", {}):
+            raise ValueError(f"{file}: its result has no '{key}'")
+    curve = content["result"]["curve"]
+    needed = ["success_rate", "episodes"] + ["demonstrations"] * (file.parent.name == "imitation")
+    for i, point in enumerate(curve):
+        for key in needed:
+            if not isinstance(point.get(key), int | float):
+                raise ValueError(f"{file}: point {i} of its curve has no number '{key}'")
+    if not curve:
+        raise ValueError(f"{file}: its curve is empty")
+    if "bill" in content:
+        content["bill"] = from_json(Bill, content["bill"], where=f"{file}: bill")
+    return content
+
+
+def _run(arm: Arm, content: dict[str, Any], prior: Prior | None) -> Run:
+    result, config = content["result"], content.get("made_by", {}).get("config", {})
+    if "bill" in content:
+        has_demonstrations = config.get("demonstrations") is not None
+        upstream, before = spent_before(content["bill"], arm, has_demonstrations)
+    else:
+        nothing = config.get("model") is None and config.get("data") is None
+        of_prior = prior.upstream if prior else UNKNOWN
+        upstream = FREE if nothing else of_prior
+        before = prior.before(arm, result["task"]) if prior else UNKNOWN
+        before = before if arm.demonstrations else FREE
+    return Run(result["task"], result["seed"], tuple(result["curve"]), before, upstream)
+
+
+def spent_before(bill: Bill, arm: Arm, has_demonstrations: bool) -> tuple[Price, Price]:
+    """(upstream, before) of a run, by its bill.
+
+    Args:
+        has_demonstrations: the last ancestor is the dataset that the demonstrations are from; they
+            are charged by their number.
+    """
+    tree = ancestry(bill.ancestors)
+    tuned = [b for b in tree.values() if b.stage == FINETUNED_MODEL]
+    trained_on = ancestry([b for b in tree.values() if b.stage == "pretrain"])
+    before = sum((b.cost for b in tuned), Cost())
+    apart = {b.identity for b in tuned}
+    if has_demonstrations and bill.ancestors[-1].identity not in trained_on:
+        given = ancestry(bill.ancestors[-1:])
+        apart |= given.keys() - trained_on.keys()
+        cost = sum((b.cost for b in given.values()), Cost())
+        before += _demonstrations_of(cost, arm.demonstrations)
+    upstream = sum((b.cost for b in tree.values() if b.identity not in apart), Cost())
+    return in_currencies(upstream), in_currencies(before)
+
+
+def _demonstrations_of(cost: Cost, count: int) -> Cost:
+    """What so many average demonstrations of a collection cost."""
+    if not cost.demonstrations or cost.env_steps is None:
+        return Cost.unknown()
+    return share_of(cost, round(cost.env_steps * count / cost.demonstrations), count)
+
+
+def in_currencies(cost: Cost) -> Price:
+    return {currency: getattr(cost, currency) for currency in CURRENCIES}
+
+
+class Prior:
+    """What report.json of the recipe's runs says of the prior: what it cost, and what it can do."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ValueError where there is no report, or it is not one of a recipe's runs."""
+        path = folder / "report.json"
+        if not path.exists():
+            raise ValueError(f"{folder}: no report.json; make it with: headstart report {folder}")
+        self.report = read_json(path)
+        for key in ("upstream", "seen", "heldout", "price_curves"):
+            if key not in self.report:
+                raise ValueError(f"{path}: not a report of a recipe's runs: it has no '{key}'")
+        self.upstream: Price = {c: self.report["upstream"].get(c) for c in CURRENCIES}
+
+    def arms(self) -> list[Arm]:
+        """Told and no more, shown once, and a few demonstrations learned from."""
+        heldout = self.report["heldout"]
+        found = [self._arm("off_the_bat", True, 0, self._told())]
+        for name, success in heldout.items():
+            kind, _, count = name.rpartition("_") if name[-1].isdigit() else (name, "", 1)
+            if kind in _OF_PRIOR:
+                ours, pretrained = _OF_PRIOR[kind]
+                called = name.replace(kind, ours)
+                found.append(self._arm(called, pretrained, int(count), success["tasks"]))
+        return [arm for arm in found if arm.runs]
+
+    def known_already(self) -> tuple[Run, ...]:
+        """The tasks of its training data, told in words: nothing more is spent on them."""
+        return self._arm("off_the_bat", True, 0, self._seen()).runs
+
+    def before(self, arm: Arm, task: str) -> Price:
+        """What an arm's demonstrations and fine-tuning cost on a task, where no bill says so."""
+        if arm.name.startswith("demos_"):
+            return self._cost("pretrained_finetune", task, arm.demonstrations)
+        one = self._cost("pretrained_shown_once", task, 1)
+        return {c: None if p is None else p * arm.demonstrations for c, p in one.items()}
+
+    def _seen(self) -> dict[str, Any]:
+        return self.report["seen"].get("told", {}).get("tasks", {})
+
+    def _told(self) -> dict[str, Any]:
+        return self._seen() | self.report["heldout"].get("told", {}).get("tasks", {})
+
+    def _cost(self, arm: str, task: str, demonstrations: int) -> Price:
+        for curve in self.report["price_curves"]:
+            for point in curve["points"]:
+                at = (curve["arm"], curve["task"], point["cost"].get("demonstrations"))
+                if at == (arm, task, demonstrations):
+                    return {c: point["cost"].get(c) for c in CURRENCIES}
+        return UNKNOWN
+
+    def _arm(self, name: str, pretrained: bool, count: int, tasks: dict[str, Any]) -> Arm:
+        upstream = self.upstream if pretrained else FREE
+        runs = []
+        for task, success in tasks.items():
+            cost = self._cost(_PRICED_AS[name.partition("_")[0]], task, count) if count else FREE
+            about = {"success_rate": success["mean"], "episodes": success["episodes"]}
+            point = cost | about | {"demonstrations": count}  # whose cost is in it
+            runs.append(Run(task, 0, (point,), FREE, upstream, success["seeds"]))
+        return Arm(name, pretrained, count, "none", False, "prior", tuple(runs))
+
+
+_OF_PRIOR = {  # as the recipe's report calls it: as it is called here, whether it is pre-trained
+    "shown_once": ("shown_once", True),
+    "demos": ("finetuned", True),
+    "scratch_demos": ("imitation", False),
+}
+_PRICED_AS = {  # in the report's price list
+    "shown": "pretrained_shown_once",
+    "finetuned": "pretrained_finetune",
+    "imitation": "scratch_imitation",
+}

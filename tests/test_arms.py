@@ -1,0 +1,155 @@
+import pytest
+
+from headstart.arms import FREE, UNKNOWN, Prior, is_results, read_arms
+from headstart.artifact import write_json
+from headstart.ledger import Bill, Cost
+from result_files import DATA, GIVEN, PRIOR, tuned, write_points, write_prior, write_result
+
+FROM_PRIOR = {"model": "runs/first/pretrain", "data": "runs/first/data"}
+WITH_DEMONSTRATION = FROM_PRIOR | {"demonstrations": "runs/first/demonstrations", "count": 1}
+CURVE = [(1000, 4.0, 0.5), (2000, 9.0, 0.9)]
+
+
+def arms_in(folder, prior=None):
+    return {arm.name: arm for arm in read_arms(folder, prior)}
+
+
+def test_an_arm_knows_its_tasks_seeds_and_access(tmp_path):
+    write_result(tmp_path, "scratch", "a", CURVE)
+    write_result(tmp_path, "scratch", "a", CURVE[:1], seed=1)
+    write_result(tmp_path, "scratch", "b", CURVE)
+    write_result(tmp_path, "demos_1_success", "a", CURVE, config=WITH_DEMONSTRATION)
+    write_result(tmp_path, "sb3_ppo", "a", CURVE)
+    arms = arms_in(tmp_path)
+    scratch = arms["scratch"]
+    assert scratch.tasks == ["suite/a", "suite/b"]
+    assert scratch.curves("env_steps")["suite/a"] == [[(1000, 0.5), (2000, 0.9)], [(1000, 0.5)]]
+    assert (scratch.pretrained, scratch.demonstrations, scratch.reward) == (False, 0, "dense")
+    demos = arms["demos_1_success"]
+    assert (demos.pretrained, demos.demonstrations, demos.reward) == (True, 1, "success")
+    assert arms["sb3_ppo"].peer and not scratch.peer
+
+
+def test_what_learned_from_nothing_has_no_upstream_bill_even_unbilled(tmp_path):
+    write_result(tmp_path, "scratch", "a", CURVE)
+    (run,) = arms_in(tmp_path)["scratch"].runs
+    assert (run.upstream, run.before) == (FREE, FREE)
+
+
+def test_a_pretrained_run_without_a_bill_has_an_unknown_upstream(tmp_path):
+    write_result(tmp_path, "told", "a", CURVE, config=FROM_PRIOR)
+    write_result(tmp_path, "demos_1", "a", CURVE, config=WITH_DEMONSTRATION)
+    told, demos = arms_in(tmp_path)["told"], arms_in(tmp_path)["demos_1"]
+    assert told.upstream("env_steps") == [None]
+    assert told.runs[0].before == FREE
+    assert demos.runs[0].before == UNKNOWN
+    assert demos.curves("core_s")["suite/a"] == [[(None, 0.5), (None, 0.9)]]
+
+
+def test_a_bill_tells_upstream_from_what_was_spent_on_the_task(tmp_path):
+    ancestors = (tuned("a"), DATA, GIVEN)
+    write_result(tmp_path, "demos_1", "a", CURVE, 0, WITH_DEMONSTRATION, ancestors)
+    (run,) = arms_in(tmp_path)["demos_1"].runs
+    assert run.upstream == {"env_steps": 10_000, "core_s": 500.0}  # the data counted once
+    # One of the twenty demonstrations: 100 steps, 0.5 core-s; and 8 core-s of fine-tuning.
+    assert run.before == {"env_steps": 100, "core_s": 8.5}
+    assert run.curve("core_s") == [(12.5, 0.5), (17.5, 0.9)]
+
+
+def test_a_prior_pretrained_on_its_demonstrations_is_charged_for_them_once(tmp_path):
+    config = WITH_DEMONSTRATION | {"demonstrations": "runs/first/data"}
+    write_result(tmp_path, "shown", "a", CURVE, 0, config, (PRIOR, DATA, DATA))
+    (run,) = arms_in(tmp_path)["shown"].runs
+    assert run.upstream == {"env_steps": 10_000, "core_s": 500.0}
+    assert run.before == {"env_steps": 0, "core_s": 0.0}
+
+
+def test_an_imported_set_of_unknown_cost_makes_the_upstream_unknown(tmp_path):
+    imported = Bill("i", "import", "imported", Cost.unknown())
+    prior = Bill("p", "pretrain", "pretrain", Cost({}, 0, core_s=450.0), (imported,))
+    write_result(tmp_path, "told", "a", CURVE, 0, FROM_PRIOR, (prior, DATA))
+    assert arms_in(tmp_path)["told"].upstream("core_s") == [None]
+
+
+def test_demonstrations_given_to_an_arm_from_scratch_are_spent_on_the_task(tmp_path):
+    config = {"demonstrations": "runs/first/demonstrations"}
+    write_result(tmp_path, "rlpd_5", "a", CURVE, 0, config, (GIVEN,))
+    (run,) = arms_in(tmp_path)["rlpd_5"].runs
+    assert (run.upstream, run.before) == (FREE, {"env_steps": 500, "core_s": 2.5})
+
+
+def test_imitation_goes_over_demonstrations_and_is_cut_for_arms_that_were_given_fewer(tmp_path):
+    points = [
+        {"demonstrations": k, "env_steps": 100 * k, "core_s": 30.0, "success_rate": s}
+        | {"episodes": 50}
+        for k, s in ((10, 0.9), (1, 0.3), (5, 0.6))
+    ]
+    write_points(tmp_path, "imitation", "a", points)
+    write_result(tmp_path, "demos_5", "a", CURVE, config=WITH_DEMONSTRATION | {"count": 5})
+    arms = arms_in(tmp_path)
+    assert set(arms) == {"imitation", "imitation_5", "demos_5"}
+    assert arms["imitation"].demonstrations == 10
+    assert arms["imitation"].curves("env_steps")["suite/a"] == [
+        [(100, 0.3), (500, 0.6), (1000, 0.9)]
+    ]
+    assert arms["imitation_5"].curves("env_steps")["suite/a"] == [[(100, 0.3), (500, 0.6)]]
+    assert arms["imitation_5"].demonstrations == 5
+
+
+def test_a_priors_report_tells_what_it_can_do_and_what_it_cost(tmp_path):
+    write_result(tmp_path / "r", "scratch", "c", CURVE)
+    prior = Prior(write_prior(tmp_path / "prior"))
+    arms = arms_in(tmp_path / "r", prior)
+    assert set(arms) == {"scratch", "off_the_bat", "shown_once", "finetuned_1", "imitation_1"}
+    told = arms["off_the_bat"]
+    assert told.tasks == ["suite/a", "suite/b", "suite/c"]
+    assert told.curves("env_steps")["suite/b"] == [[(0.0, 0.9)]]
+    assert told.upstream("core_s") == [500.0]
+    assert arms["finetuned_1"].curves("core_s") == {"suite/c": [[(8.5, 0.9)]]}
+    assert (arms["finetuned_1"].pretrained, arms["finetuned_1"].demonstrations) == (True, 1)
+    assert arms["imitation_1"].upstream("env_steps") == [0.0]
+    assert not arms["imitation_1"].pretrained
+    assert [run.task for run in prior.known_already()] == ["suite/a", "suite/b"]
+
+
+def test_a_prior_stands_in_for_bills_that_were_not_kept(tmp_path):
+    write_result(tmp_path / "r", "demos_1", "c", CURVE, config=WITH_DEMONSTRATION)
+    write_result(tmp_path / "r", "shown", "c", CURVE, config=WITH_DEMONSTRATION)
+    arms = arms_in(tmp_path / "r", Prior(write_prior(tmp_path / "prior")))
+    (demos,), (shown,) = arms["demos_1"].runs, arms["shown"].runs
+    assert demos.upstream == {"env_steps": 10_000.0, "core_s": 500.0}
+    assert demos.before == {"env_steps": 100.0, "core_s": 8.5}
+    assert shown.before == {"env_steps": 100.0, "core_s": 0.5}
+
+
+def test_a_folder_of_results_is_told_from_a_run(tmp_path):
+    write_result(tmp_path / "r", "scratch", "c", CURVE)
+    assert is_results(tmp_path / "r")
+    assert not is_results(tmp_path / "nowhere")
+    write_json(tmp_path / "r/recipe.json", {})
+    assert not is_results(tmp_path / "r")
+
+
+def test_mistakes_are_one_line_that_names_the_file(tmp_path):
+    with pytest.raises(ValueError, match=r"no results of arms.*ARM/TASK-SEED\.json"):
+        read_arms(tmp_path)
+    path = write_points(tmp_path, "scratch", "a", [{"env_steps": 5, "episodes": 50}])
+    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*no number 'success_rate'"):
+        read_arms(tmp_path)
+    write_points(tmp_path, "scratch", "a", [{"success_rate": 1.0, "episodes": "50"}])
+    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*no number 'episodes'"):
+        read_arms(tmp_path)
+    damaged = write_result(tmp_path, "told", "a", CURVE, ancestors=(PRIOR,))
+    damaged.write_text(damaged.read_text().replace('"stage": "pretrain"', '"stag": "pretrain"'))
+    path.unlink()
+    with pytest.raises(ValueError, match=r"a-0\.json: bill.*unknown key 'stag'; did you mean"):
+        read_arms(tmp_path)
+    damaged.unlink()
+    write_points(tmp_path, "scratch", "a", [])
+    with pytest.raises(ValueError, match=r"a-0\.json: its curve is empty"):
+        read_arms(tmp_path)
+    write_json(path, {"result": {"task": "suite/a"}})
+    with pytest.raises(ValueError, match=r"a-0\.json: its result has no 'seed'"):
+        read_arms(tmp_path)
+    with pytest.raises(ValueError, match=r"no report\.json; make it with: headstart report"):
+        Prior(tmp_path)
