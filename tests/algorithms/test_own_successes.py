@@ -122,29 +122,44 @@ def test_a_quick_success_counts_more_and_the_nearest_miss_a_little(tiny, model, 
     np.testing.assert_allclose(learner._outcomes - PRIOR_OUTCOMES, expected)
 
 
-def test_the_policy_that_is_judged_is_the_best_in_training(
-    tiny, model, demonstrations, monkeypatch
+@pytest.mark.parametrize(("fourth", "is_better"), [(0.5, True), (0.25, False)])
+def test_a_policy_is_replaced_by_what_is_better_by_a_standard_error(
+    tiny, model, demonstrations, monkeypatch, fourth, is_better
 ):
-    # Means over the last two batches: 0.5 to begin with, then 0.75, 0.75, 0.25, 0.
-    outcome(monkeypatch, [0.5, 1.0, 0.5, 0.0, 0.0])
+    # Over two batches, so 8 episodes: 0.5 at the start, then 0.75 or 0.625. The standard errors of
+    # the differences are sqrt(2 0.625 0.375 / 8) = 0.242 and sqrt(2 0.5625 0.4375 / 8) = 0.248.
+    outcome(monkeypatch, [0.5, 0.5, 1.0, fourth, 0.5, 0.5])
     config = replace(CONFIG, judged_over=2)
     learner = OwnSuccesses(config, tiny.TASKS["reach"], 0, model, given=demonstrations[:1])
-    improve(learner, tiny, 2)
-    before_third = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    improve(learner, tiny, 3)
+    before_fourth = {k: v.clone() for k, v in learner.model.state_dict().items()}
+    assert any(not torch.equal(before_fourth[k], start[k]) for k in start)
     metrics = improve(learner, tiny, 3)
-    assert [m["train/chosen_success"] for m in metrics] == [0.75] * 3
-    chosen = learner.chosen.state_dict()
-    assert all(torch.equal(chosen[k], before_third[k]) for k in chosen)
+    assert [m["train/chosen_success"] for m in metrics] == [0.75 if is_better else 0.5] * 3
+    chosen, expected = learner.chosen.state_dict(), before_fourth if is_better else start
+    assert all(torch.equal(chosen[k], expected[k]) for k in chosen)
     assert learner.actor(1).model is learner.chosen
+
+
+def test_nothing_is_learned_before_the_start_has_been_judged(
+    tiny, model, demonstrations, played, monkeypatch
+):
+    outcome(monkeypatch, [1.0, 1.0, 1.0])
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, given=demonstrations[:1])
+    improve(learner, tiny, CONFIG.judged_over - 1)
+    assert all(torch.equal(v, start[k]) for k, v in learner.model.state_dict().items())
+    assert played == [[1] * 4] * (CONFIG.judged_over - 1)
 
 
 def test_a_prior_that_learning_makes_worse_stays_what_is_judged(
     tiny, model, demonstrations, monkeypatch
 ):
-    outcome(monkeypatch, [1.0, 1.0, 0.5, 0.5, 0.5])
+    outcome(monkeypatch, [1.0] * 6 + [0.5] * 3)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, skills=demonstrations[:2])
-    improve(learner, tiny, 5)
+    improve(learner, tiny, 9)
     assert any(not torch.equal(v, before[k]) for k, v in learner.model.state_dict().items())
     assert all(torch.equal(v, before[k]) for k, v in learner.chosen.state_dict().items())
 

@@ -121,13 +121,13 @@ class OwnSuccesses:
             self._judge(rate, searching)
             self._batches += 1
             flops = forward * interaction.env_steps
-            if not self._is_searching():
+            if self._is_judged:
                 flops += self._learn()
             spent += interaction.env_steps
             metrics = {
                 "train/success": rate,
                 "train/own_successes": len(self._shown) - self._own_from - self._num_given,
-                "train/chosen_success": self._best,
+                "train/chosen_success": max(self._best, 0.0),
             }
             yield Spent(interaction.env_steps, flops, metrics)
 
@@ -139,9 +139,9 @@ class OwnSuccesses:
 
         A policy is either told or shown, so a batch has words throughout or not at all.
         """
-        if self._batches == 0:
-            return [self._chosen_prompt] * num
         searching = self._is_searching()
+        if self._batches == 0 or not (searching or self._is_judged):
+            return [self._chosen_prompt] * num
         arms = np.array([*range(self._own_from)] if searching else [0, *self._kept()])
         successes, failures = self._outcomes[arms].T
         generator = np.random.default_rng((self.seed, self._batches))
@@ -152,7 +152,7 @@ class OwnSuccesses:
 
     def _is_searching(self) -> bool:
         """Whether prompts are still tried, and the model is left as it was."""
-        if self._num_given:
+        if self._num_given or self._is_judged:
             return False
         plays, share = SERVES
         tried = self._outcomes.sum(1) - sum(PRIOR_OUTCOMES) >= plays - 1e-6
@@ -181,22 +181,33 @@ class OwnSuccesses:
         new = len(self._shown) - len(self._outcomes)
         self._outcomes = np.concatenate([self._outcomes, np.tile(PRIOR_OUTCOMES, (new, 1))])
 
+    @property
+    def _is_judged(self) -> bool:
+        """Whether it is known how good the policy is that learning starts from."""
+        return self._best >= 0.0
+
     def _judge(self, rate: float, searching: bool) -> None:
         """Whether the model that played, before it learns from that, did better than any before.
 
-        Prompts are judged by themselves as long as the model stays as it was. After that some
-        batches are needed: a few episodes tell little.
+        A few episodes tell little. So some batches judge the policy that learning starts from,
+        and as many whatever is to replace it, which has to be better by a standard error.
         """
-        if searching:
-            self._chosen_prompt = self._best_prompt()
-            self._best = float(self._quality()[self._chosen_prompt])
+        if searching:  # prompts are judged by themselves
+            self._chosen_prompt, self._best, self._rates = self._best_prompt(), -1.0, []
             return
         over = self.config.judged_over
         self._rates = [*self._rates, rate][-over:]
-        if self._batches == 0:  # what it begins with
-            self._best = rate
-        elif len(self._rates) == over and np.mean(self._rates) >= self._best:
-            self._best = float(np.mean(self._rates))
+        if len(self._rates) < over:
+            return
+        mean, before = float(np.mean(self._rates)), self._best
+        if not self._is_judged:
+            self._best, self._rates = mean, []
+            return
+        # s = sqrt(2 p (1 - p) / n), the standard error of a difference of two success rates
+        pooled = (mean + before) / 2
+        error = np.sqrt(2 * pooled * (1 - pooled) / (over * self.config.num_envs))
+        if mean > before + error:
+            self._best = mean
             self.chosen.load_state_dict(self.model.state_dict())
             self._chosen_prompt = self._best_prompt()
 
