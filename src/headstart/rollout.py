@@ -49,6 +49,29 @@ class Interaction:
         return Transition(env_ids, obs, decision, result)
 
 
+def collect(interaction: Interaction, num_steps: int) -> dict[str, np.ndarray]:
+    """Step all E environments S = ``num_steps`` times, restarting episodes that end.
+
+    The actor tells the F frames that it decides on as ``Decision.extras["history"]``.
+
+    Returns:
+        Columns (S, E, ...): all extras, ``action`` (A), ``next_history`` (F, O; at an episode's
+        end with its final observation), ``reward``, ``terminated``, ``truncated``, ``success``.
+    """
+    env_ids = np.arange(interaction.env.num_envs, dtype=np.int32)
+    rows: list[dict[str, np.ndarray]] = []
+    for _ in range(num_steps):
+        transition = interaction.step(env_ids)
+        decision, result = transition.decision, transition.result
+        history = decision.extras["history"]
+        next_history = np.concatenate([history[:, 1:], result.obs[:, None]], axis=1)
+        row = vars(result) | decision.extras
+        del row["obs"]  # the last frame of next_history
+        rows.append(row | {"action": decision.action, "next_history": next_history})
+        interaction.reset(env_ids[result.terminated | result.truncated])
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
 class _Recording:
     """The transitions of one running episode."""
 

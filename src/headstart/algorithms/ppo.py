@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from headstart.objectives import (
     generalised_advantages,
     ppo_loss,
 )
-from headstart.rollout import Interaction
+from headstart.rollout import Interaction, collect
 from headstart.suites.base import VecEnv
 from headstart.types import Task
 
@@ -83,21 +83,9 @@ class Rollout:
     truncated: Tensor
     success: Tensor
 
-
-def collect(interaction: Interaction, num_steps: int) -> Rollout:
-    """Step every environment ``num_steps`` times, restarting episodes that end."""
-    env_ids = np.arange(interaction.env.num_envs, dtype=np.int32)
-    columns: dict[str, list[np.ndarray]] = {field.name: [] for field in fields(Rollout)}
-    for _ in range(num_steps):
-        transition = interaction.step(env_ids)
-        decision, result = transition.decision, transition.result
-        history = decision.extras["history"]
-        next_history = np.concatenate([history[:, 1:], result.obs[:, None]], axis=1)
-        row = decision.extras | {"next_history": next_history, "action": decision.action}
-        for name, column in columns.items():
-            column.append(row[name] if name in row else getattr(result, name))
-        interaction.reset(env_ids[result.terminated | result.truncated])
-    return Rollout(**{name: torch.from_numpy(np.stack(rows)) for name, rows in columns.items()})
+    @classmethod
+    def of(cls, columns: dict[str, np.ndarray]) -> Rollout:
+        return cls(**{name: torch.from_numpy(column) for name, column in columns.items()})
 
 
 class PPO:
@@ -123,7 +111,7 @@ class PPO:
         interaction = Interaction(env, self.explorer(env.num_envs))
         interaction.reset(np.arange(env.num_envs, dtype=np.int32))
         while interaction.env_steps < env_steps:
-            rollout = collect(interaction, self.config.num_steps)
+            rollout = Rollout.of(collect(interaction, self.config.num_steps))
             metrics = self.update(rollout) | {
                 "train/reward": rollout.reward.mean().item(),
                 "train/success": rollout.success.any(0).float().mean().item(),

@@ -96,18 +96,22 @@ class ActorCritic(nn.Module):
 
     def normalise(self, history_BFO: Tensor) -> Tensor:
         """What the networks read (B, F O): the last frame and its changes, in deviations."""
-        x_BD = (_last_and_changes(history_BFO) - self.features.mean) / self.features.deviation()
-        return x_BD.float().clamp(-CLIP, CLIP)
+        return normalised(self.features, last_and_changes(history_BFO))
 
     def observe(self, history_BFO: Tensor) -> None:
         """Take observations into the normalising statistics."""
-        self.features.update(_last_and_changes(history_BFO))
+        self.features.update(last_and_changes(history_BFO))
 
 
-def _last_and_changes(history_BFO: Tensor) -> Tensor:
+def last_and_changes(history_BFO: Tensor) -> Tensor:
     """(B, F O): changes between frames get a scale of their own, as they are far smaller."""
     x_BD = torch.cat([history_BFO[:, -1], history_BFO.diff(dim=1).flatten(1)], dim=1)
     return x_BD.nan_to_num(0.0)
+
+
+def normalised(statistics: RunningStatistics, x_BD: Tensor) -> Tensor:
+    """Rows (B, D) float32 in deviations, cut."""
+    return ((x_BD - statistics.mean) / statistics.deviation()).float().clamp(-CLIP, CLIP)
 
 
 def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
@@ -120,6 +124,26 @@ def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.S
         nn.init.zeros_(linear.bias)
         layers += [linear] if last else [linear, nn.Tanh()]
     return nn.Sequential(*layers)
+
+
+class History:
+    """The last F frames of each of several environments; at first the first one repeated."""
+
+    def __init__(self, num_envs: int, frame_stack: int, obs_size: int) -> None:
+        self._fresh = np.ones(num_envs, dtype=bool)
+        self._frames = np.zeros((num_envs, frame_stack, obs_size), dtype=np.float32)
+
+    def reset(self, env_ids: np.ndarray) -> None:
+        """New episodes are about to start in these environments."""
+        self._fresh[env_ids] = True
+
+    def push(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        """The histories (n, F, O) of these environments, ending with obs (n, O)."""
+        history = np.concatenate([self._frames[env_ids, 1:], obs[:, None]], axis=1)
+        fresh = self._fresh[env_ids]
+        history[fresh] = obs[fresh, None]
+        self._frames[env_ids], self._fresh[env_ids] = history, False
+        return history
 
 
 class ActorCriticPolicy:
@@ -148,17 +172,16 @@ class ActorCriticPolicy:
         self.model = model
         self.generator = generator
         self.noise_correlation = noise_correlation
-        self._fresh = np.ones(num_envs, dtype=bool)
-        self._history = np.zeros((num_envs, model.frame_stack, model.obs_size), dtype=np.float32)
+        self._history = History(num_envs, model.frame_stack, model.obs_size)
         self._offset = np.zeros((num_envs, len(model.log_std_A)), dtype=np.float32)
 
     def reset(self, env_ids: np.ndarray) -> None:
-        self._fresh[env_ids] = True
+        self._history.reset(env_ids)
         self._offset[env_ids] = 0.0
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
-        history, offset = self._push(obs, env_ids), self._offset[env_ids]
+        history, offset = self._history.push(obs, env_ids), self._offset[env_ids]
         mean_BA, value_B = self.model(torch.from_numpy(history))
         centre_BA = mean_BA + torch.from_numpy(offset)
         action_BA = centre_BA
@@ -174,11 +197,3 @@ class ActorCriticPolicy:
             "offset": offset,
         }
         return Decision(action_BA.numpy(), extras=extras)
-
-    def _push(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
-        """The histories (n, F, O) of these environments, ending with obs."""
-        history = np.concatenate([self._history[env_ids, 1:], obs[:, None]], axis=1)
-        fresh = self._fresh[env_ids]
-        history[fresh] = obs[fresh, None]
-        self._history[env_ids], self._fresh[env_ids] = history, False
-        return history
