@@ -1,4 +1,4 @@
-"""The off-policy learner's model: gradients by hand, units, noise."""
+"""The off-policy learner's model: members, units, noise."""
 
 import numpy as np
 import torch
@@ -8,13 +8,6 @@ from headstart.model.soft_actor_critic import Ensemble, SoftActorCritic, Squashe
 
 def make_model() -> SoftActorCritic:
     return SoftActorCritic(3, 2, 8, 2, 2, torch.Generator().manual_seed(0))
-
-
-def test_gradients_of_an_ensemble_are_those_of_finite_differences():
-    ensemble = Ensemble(3, [5, 6, 6, 2], 1.0, torch.Generator().manual_seed(0)).double()
-    generator = torch.Generator().manual_seed(1)
-    x_BD = torch.randn(4, 5, dtype=torch.float64, generator=generator).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, flat: ensemble(x, flat), (x_BD, ensemble.flat_NP))
 
 
 def test_members_are_evaluated_each_by_itself():

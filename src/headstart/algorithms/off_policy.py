@@ -69,7 +69,7 @@ class OffPolicyConfig:
     """Adam's step size."""
     temperature_learning_rate: float = 5e-3
     """Adam's step size for the logarithm of the temperature."""
-    target_rate: float = 0.05
+    target_rate: float = 0.02
     """Share of the way that the target critics go towards the critics in an update."""
     target_entropy: float = -0.5
     """Entropy that the temperature holds the policy to, an action channel [nats]."""
@@ -98,6 +98,11 @@ class OffPolicy:
         seed: int,
         demonstrations: Sequence[Episode] = (),
     ) -> None:
+        if not 1 <= config.num_minimum <= config.num_critics:
+            raise ValueError(
+                f"--off-policy.num-minimum is {config.num_minimum}; it is 1 up to num_critics,"
+                f" {config.num_critics}"
+            )
         self.config = config
         self.task = task
         self.generator = torch.Generator().manual_seed(seed)

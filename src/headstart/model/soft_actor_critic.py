@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.behaviors.base import Decision
@@ -29,8 +29,7 @@ class Ensemble(nn.Module):
     Linear layers with LayerNorm and ReLU between them. LayerNorm keeps critics from
     extrapolating beyond what was seen, without which few of them could learn so fast.
 
-    All weights are one tensor, and all layers one step of autograd: at this size keeping books
-    over each takes longer than multiplying.
+    All parameters are one tensor: the optimiser and the targets' average take one step each.
 
     Args:
         sizes: width of the input, of each hidden layer, and of the output.
@@ -50,64 +49,22 @@ class Ensemble(nn.Module):
 
     def layers(self, flat_NP: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's weight (N, in, out) and bias (N, 1, out): views of all parameters."""
-        return _layers(flat_NP, self.sizes)
+        found, start = [], 0
+        for fan_in, fan_out in pairwise(self.sizes):
+            weight = flat_NP[:, start : start + fan_in * fan_out].unflatten(1, (fan_in, fan_out))
+            start += (fan_in + 1) * fan_out
+            found.append((weight, flat_NP[:, None, start - fan_out : start]))
+        return found
 
     def forward(self, x_BD: Tensor, flat_NP: Tensor | None = None) -> Tensor:
         """Outputs (N, B, out); with other parameters if they are given, e.g. some members'."""
         flat_NP = self.flat_NP if flat_NP is None else flat_NP
-        return _AllLayers.apply(x_BD, flat_NP, self.sizes)
-
-
-def _layers(flat_NP: Tensor, sizes: list[int]) -> list[tuple[Tensor, Tensor]]:
-    found, start = [], 0
-    for fan_in, fan_out in pairwise(sizes):
-        weight = flat_NP[:, start : start + fan_in * fan_out].unflatten(1, (fan_in, fan_out))
-        start += (fan_in + 1) * fan_out
-        found.append((weight, flat_NP[:, None, start - fan_out : start]))
-    return found
-
-
-class _AllLayers(torch.autograd.Function):
-    """Forward and backward of an Ensemble."""
-
-    @staticmethod
-    def forward(ctx: Any, x_BD: Tensor, flat_NP: Tensor, sizes: list[int]) -> Tensor:
         x_NBH = x_BD.expand(len(flat_NP), *x_BD.shape)
-        kept = [x_NBH]
-        layers = _layers(flat_NP, sizes)
-        for i, (weight, bias) in enumerate(layers):
-            linear_NBH = torch.baddbmm(bias, x_NBH, weight)
-            if i < len(layers) - 1:
-                x_NBH, mean, rstd = torch.native_layer_norm(
-                    linear_NBH, linear_NBH.shape[-1:], None, None, 1e-5
-                )
-                kept += [linear_NBH, mean, rstd, x_NBH.relu_()]
-        ctx.save_for_backward(flat_NP, *kept)
-        ctx.sizes = sizes
-        return linear_NBH
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (grad_NBH,), (flat_NP, x_NBD, *kept) = grads, ctx.saved_tensors
-        layers = _layers(flat_NP, ctx.sizes)
-        grad_NP = torch.empty_like(flat_NP) if ctx.needs_input_grad[1] else None
-        into = _layers(grad_NP, ctx.sizes) if grad_NP is not None else None
-        for i in range(len(layers) - 1, -1, -1):
-            x_NBH = kept[4 * i - 1] if i else x_NBD
-            if into is not None:
-                into[i][0].copy_(torch.bmm(x_NBH.mT, grad_NBH))
-                into[i][1].copy_(grad_NBH.sum(1, keepdim=True))
+        for i, (weight, bias) in enumerate(self.layers(flat_NP)):
             if i:
-                linear_NBH, mean, rstd, _ = kept[4 * i - 4 : 4 * i]
-                grad_NBH = torch.bmm(grad_NBH, layers[i][0].mT)
-                grad_NBH = torch.ops.aten.threshold_backward(grad_NBH, x_NBH, 0.0)
-                grad_NBH, _, _ = torch.ops.aten.native_layer_norm_backward(
-                    grad_NBH, linear_NBH, linear_NBH.shape[-1:], mean, rstd, None, None,
-                    [True, False, False],
-                )  # fmt: skip
-        if not ctx.needs_input_grad[0]:
-            return None, grad_NP, None
-        return torch.bmm(grad_NBH, layers[0][0].mT).sum(0), grad_NP, None
+                x_NBH = F.layer_norm(x_NBH, x_NBH.shape[-1:]).relu()
+            x_NBH = torch.baddbmm(bias, x_NBH, weight)
+        return x_NBH
 
 
 class SoftActorCritic(nn.Module):
