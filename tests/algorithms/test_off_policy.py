@@ -150,3 +150,8 @@ def test_learning_that_diverges_stops_at_once(tiny):
     learner.model.critics.flat_NP.data[0, 0] = float("inf")
     with pytest.raises(ValueError, match="tiny/reach: learning diverged"):
         improve(learner, 0)
+
+
+def test_a_minimum_over_more_critics_than_there_are_is_told():
+    with pytest.raises(ValueError, match="num_minimum is 3; use 1 to 2"):
+        replace(CONFIG, num_minimum=3)

@@ -10,6 +10,7 @@ which are demonstrations (RLPD, Ball et al. 2023, arXiv:2302.02948).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor
 from headstart.algorithms.base import Spent
 from headstart.algorithms.replay import Replay
 from headstart.artifact import write_bytes
+from headstart.config import check_ranges
 from headstart.model.actor_critic import History, last_and_changes, normalised
 from headstart.model.checkpoint import (
     load_module,
@@ -82,6 +84,14 @@ class OffPolicyConfig:
     capacity: int = 300_000
     """Transitions that are kept; the oldest go."""
 
+    def __post_init__(self) -> None:
+        some, rate, share = (1, math.inf), (0, math.inf), (0, 1)
+        check_ranges(self, num_envs=some, num_steps=some, burst=some, warmup_steps=rate)
+        check_ranges(self, hidden_size=some, num_critics=some, num_minimum=(1, self.num_critics))
+        check_ranges(self, batch_size=(2, math.inf), updates_per_step=rate, actor_every=some)
+        check_ranges(self, learning_rate=rate, temperature_learning_rate=rate, target_rate=share)
+        check_ranges(self, noise_correlation=share, gamma=share, n_step=some, capacity=some)
+
 
 class OffPolicy:
     """Policy, critics, what was experienced, and what is drawn from for learning.
@@ -98,11 +108,6 @@ class OffPolicy:
         seed: int,
         demonstrations: Sequence[Episode] = (),
     ) -> None:
-        if not 1 <= config.num_minimum <= config.num_critics:
-            raise ValueError(
-                f"--off-policy.num-minimum is {config.num_minimum}; it is 1 up to num_critics,"
-                f" {config.num_critics}"
-            )
         self.config = config
         self.task = task
         self.generator = torch.Generator().manual_seed(seed)
