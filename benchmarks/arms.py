@@ -25,13 +25,18 @@ from headstart.types import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    arm: Literal["scratch", "told", "shown", "demos_1", "demos_5"]
-    """PPO from random weights; or own successes from a prior that is told the task, is shown one
-    demonstration, or was fine-tuned on one or five."""
+    arm: Literal["scratch", "off_policy", "rlpd", "told", "shown", "demos_1", "demos_5"]
+    """From random weights: PPO, soft actor-critic, or soft actor-critic with ``--count``
+    demonstrations. Or own successes from a prior that is told the task, is shown one demonstration,
+    or was fine-tuned on one or five."""
     tasks: str = "metaworld/ml45-test"
     """A split, or tasks separated by commas."""
     seeds: tuple[int, ...] = (0,)
     priors: tuple[Path, ...] = ()
+    demonstrations: Path | None = None
+    """Dataset for ``rlpd``."""
+    count: int = 5
+    """Demonstrations of a task for ``rlpd``."""
     reward: Literal["dense", "success"] = "dense"
     env_steps: int = 1_000_000
     stop_at_success: float = 0.9
@@ -49,6 +54,11 @@ def config_of(arguments: Arguments, task: Task, seed: int) -> ReinforceConfig:
     } | {"task": task.id, "seed": seed, "tracker": "none"}
     if arguments.arm == "scratch":
         return ReinforceConfig(**common)
+    if arguments.arm == "off_policy":
+        return ReinforceConfig(**common, algorithm="off_policy")
+    if arguments.arm == "rlpd":
+        given = {"demonstrations": arguments.demonstrations, "count": arguments.count}
+        return ReinforceConfig(**common, **given, algorithm="off_policy")
     prior = arguments.priors[arguments.seeds.index(seed)]
     common |= {"model": prior / "pretrain", "data": prior / "data"}
     if arguments.arm == "told":
@@ -60,7 +70,8 @@ def config_of(arguments: Arguments, task: Task, seed: int) -> ReinforceConfig:
 
 
 def main(arguments: Arguments) -> None:
-    arm = arguments.arm + ("_success" if arguments.reward == "success" else "")
+    arm = f"rlpd_{arguments.count}" if arguments.arm == "rlpd" else arguments.arm
+    arm += "_success" if arguments.reward == "success" else ""
     for task in tasks_named(arguments.tasks):
         for seed in arguments.seeds:
             place = f"{arm}/{task.name}-{seed}"

@@ -1,4 +1,4 @@
-"""Advantages and the PPO loss against numbers worked out by hand."""
+"""Advantages, returns, targets and the PPO loss against numbers worked out by hand."""
 
 import math
 
@@ -9,7 +9,10 @@ from headstart.objectives import (
     gaussian_entropy,
     gaussian_logprob,
     generalised_advantages,
+    n_step_returns,
     ppo_loss,
+    soft_target,
+    squashed_gaussian_logprob,
 )
 
 
@@ -118,3 +121,35 @@ def test_clipped_transitions_give_the_policy_no_gradient():
     assert logprob_B.grad is not None
     # d(-ratio A / 2) / d logprob = -ratio / 2 where the ratio is inside, else nothing
     assert logprob_B.grad.tolist() == pytest.approx([0.0, -0.55])
+
+
+def test_n_steps_are_summed_up_to_the_end_of_an_episode_or_of_the_rollout():
+    reward_SE = torch.tensor([[1.0], [2.0], [4.0], [8.0], [16.0]])
+    never = torch.zeros(5, 1, dtype=torch.bool)
+    third = torch.arange(5)[:, None] == 2
+    for terminated_SE, truncated_SE in ((third, never), (never, third)):
+        returns = n_step_returns(reward_SE, terminated_SE, truncated_SE, gamma=0.5, n=2)
+        return_SE, discount_SE, last_SE = (column.flatten().tolist() for column in returns)
+        assert return_SE == [2.0, 4.0, 4.0, 16.0, 16.0]
+        after = 0.0 if terminated_SE.any() else 1.0
+        assert discount_SE == [0.25, 0.25 * after, 0.5 * after, 0.25, 0.5]
+        assert last_SE == [1, 2, 2, 4, 4]
+
+
+def test_the_density_of_a_squashed_gaussian_integrates_to_one():
+    # by the midpoint rule over the action, for mean 0.3 and deviation 0.7
+    action_B = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 10_000 - 1
+    u_BA = torch.atanh(action_B)[:, None]
+    log_std_BA = torch.full_like(u_BA, math.log(0.7))
+    logprob_B = squashed_gaussian_logprob((u_BA - 0.3) / 0.7, log_std_BA, u_BA)
+    assert logprob_B.exp().mean().item() * 2 == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_soft_target_is_of_the_least_next_value():
+    target_B = soft_target(
+        torch.tensor([1.0, 1.0]),
+        torch.tensor([0.5, 0.0]),
+        torch.tensor([[4.0, 4.0], [2.0, 6.0]]),
+        torch.tensor([1.0, 1.0]),
+    )
+    assert target_B.tolist() == [1.0 + 0.5 * (2.0 + 1.0), 1.0]

@@ -62,6 +62,56 @@ def gaussian_entropy(log_std_A: Tensor) -> Tensor:
     return (log_std_A + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
 
+def squashed_gaussian_logprob(noise_BA: Tensor, log_std_BA: Tensor, u_BA: Tensor) -> Tensor:
+    """Log-density (B,) of tanh(u) where u = mean + std noise, noise from a unit Gaussian."""
+    # log p(tanh u) = log N(noise; 0, 1) - log std - log(1 - tanh^2 u), summed over channels;
+    # log(1 - tanh^2 u) = 2 (log 2 - u - softplus(-2 u)), which does not underflow
+    gaussian_BA = -0.5 * noise_BA.square() - log_std_BA - 0.5 * math.log(2 * math.pi)
+    return (gaussian_BA - 2.0 * (math.log(2.0) - u_BA - F.softplus(-2.0 * u_BA))).sum(-1)
+
+
+def n_step_returns(
+    reward_SE: Tensor, terminated_SE: Tensor, truncated_SE: Tensor, gamma: float, n: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What up to n steps bring, and what to bootstrap from after them.
+
+    Fewer than n steps are summed where the episode or the rollout ends before: no step is lost.
+
+    Returns:
+        return_SE, the discounted sum of rewards; discount_SE, of the value that is added to it,
+        0 where the episode terminated (a truncated one would have gone on); and last_SE, the
+        number of the last step summed, whose next observation that value is of.
+    """
+    ended_SE = terminated_SE | truncated_SE
+    return_SE = reward_SE.clone()
+    discount_SE = torch.full_like(reward_SE, gamma)
+    last_SE = torch.arange(len(reward_SE))[:, None].expand_as(reward_SE).clone()
+    running_SE = ~ended_SE
+    for k in range(1, min(n, len(reward_SE))):
+        # R_s = r_s + gamma r_{s+1} + ... as long as no step before ended the episode
+        going_SE = running_SE[:-k]
+        return_SE[:-k] += going_SE * gamma**k * reward_SE[k:]
+        discount_SE[:-k] *= torch.where(going_SE, gamma, 1.0)
+        last_SE[:-k] += going_SE
+        running_SE = running_SE.clone()
+        running_SE[:-k] &= ~ended_SE[k:]
+    return return_SE, discount_SE * ~terminated_SE.gather(0, last_SE), last_SE
+
+
+def soft_target(
+    return_B: Tensor, discount_B: Tensor, next_value_MB: Tensor, entropy_bonus_B: Tensor
+) -> Tensor:
+    """The critics' regression target (B,), of the minimum over M of them (Chen et al. 2021, REDQ).
+
+    Args:
+        return_B: rewards of the steps taken. discount_B: 0 where the episode terminated.
+        next_value_MB: what M target critics say of the state reached and the next action.
+        entropy_bonus_B: temperature times negative log-density of that action.
+    """
+    # y = R + gamma^n (min_m Q_m(x', a') - temperature log pi(a' | x'))
+    return return_B + discount_B * (next_value_MB.amin(0) + entropy_bonus_B)
+
+
 class PPOLoss(NamedTuple):
     """The loss to descend and what it was made of (scalars; all but ``total`` detached)."""
 

@@ -49,6 +49,27 @@ class Interaction:
         return Transition(env_ids, obs, decision, result)
 
 
+def collect(interaction: Interaction, num_steps: int) -> dict[str, np.ndarray]:
+    """Step all E environments S = ``num_steps`` times, restarting episodes that end.
+
+    The actor tells the F frames that it decides on as ``Decision.extras["history"]``.
+
+    Returns:
+        Columns (S, E, ...): all extras, ``action`` (A), ``next_history`` (F, O; at an episode's
+        end with its final observation), ``reward``, ``terminated``, ``truncated``, ``success``.
+    """
+    env_ids = np.arange(interaction.env.num_envs, dtype=np.int32)
+    rows: list[dict[str, np.ndarray]] = []
+    for _ in range(num_steps):
+        transition = interaction.step(env_ids)
+        decision, result = transition.decision, transition.result
+        rows.append(vars(result) | decision.extras | {"action": decision.action})
+        interaction.reset(env_ids[result.terminated | result.truncated])
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    frames = [columns["history"][:, :, 1:], columns.pop("obs")[:, :, None]]
+    return columns | {"next_history": np.concatenate(frames, axis=2)}
+
+
 class _Recording:
     """The transitions of one running episode."""
 

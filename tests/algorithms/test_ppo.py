@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.algorithms.ppo import PPO, PPOConfig, collect
-from headstart.rollout import Interaction
+from headstart.algorithms.ppo import PPO, PPOConfig, Rollout
+from headstart.rollout import Interaction, collect
 from headstart.suites import registry
 
 CONFIG = PPOConfig(num_envs=4, num_steps=20, hidden_size=8, update_epochs=2, num_minibatches=2)
@@ -18,7 +18,7 @@ def rollout_of(config: PPOConfig, task: str = "tiny/reach"):
     env = registry.make(learner.task, range(config.num_envs), 15)
     interaction = Interaction(env, learner.explorer(config.num_envs))
     interaction.reset(np.arange(config.num_envs))
-    rollout = collect(interaction, config.num_steps)
+    rollout = Rollout.of(collect(interaction, config.num_steps))
     return rollout, interaction, learner
 
 

@@ -1,14 +1,18 @@
 """Reinforcement learning: rounds, bookkeeping, stopping and resuming."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from headstart.algorithms.off_policy import OffPolicyConfig
 from headstart.algorithms.ppo import PPOConfig
+from headstart.data.store import DatasetWriter
 from headstart.ledger import read_bill
+from headstart.rollout import Interaction, run_episodes
 from headstart.stages import reinforce as stage
 from headstart.stages.reinforce import Progress, ReinforceConfig, reinforce
 from headstart.suites import registry
@@ -27,6 +31,9 @@ def config(**changes) -> ReinforceConfig:
         "max_episode_steps": 15,
         "ppo": PPOConfig(
             num_envs=4, num_steps=20, hidden_size=8, update_epochs=2, num_minibatches=2
+        ),
+        "off_policy": OffPolicyConfig(
+            num_envs=4, num_steps=20, burst=10, warmup_steps=40, hidden_size=8, batch_size=8
         ),
     }
     return ReinforceConfig(**(settings | changes))
@@ -71,11 +78,13 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "off_policy"])
 @pytest.mark.parametrize("steps_until_killed", [1, 50, 130])
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
-    tiny, tmp_path, monkeypatch, steps_until_killed
+    tiny, tmp_path, monkeypatch, steps_until_killed, algorithm
 ):
-    whole = reinforce(config(), tmp_path / "whole")
+    settings = config(algorithm=algorithm)
+    whole = reinforce(settings, tmp_path / "whole")
 
     step, left = tiny.TinyVecEnv.step, [steps_until_killed]
 
@@ -87,10 +96,10 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
 
     monkeypatch.setattr(tiny.TinyVecEnv, "step", dying_step)
     with pytest.raises(Killed):
-        reinforce(config(), tmp_path / "resumed")
+        reinforce(settings, tmp_path / "resumed")
     with pytest.raises(ValueError, match="resume"):
-        reinforce(config(), tmp_path / "resumed")
-    resumed = reinforce(config(), tmp_path / "resumed", resume=True)
+        reinforce(settings, tmp_path / "resumed")
+    resumed = reinforce(settings, tmp_path / "resumed", resume=True)
 
     weights = [load_file(tmp_path / run / "model.safetensors") for run in ("whole", "resumed")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -152,6 +161,40 @@ def test_no_two_rounds_or_purposes_share_a_seed():
         for seed in stage._seeds(settings, task, purpose, index, 50)
     ]
     assert len(set(seeds)) == len(seeds)
+
+
+def demonstrations(tiny, root, changes=lambda episode: {}) -> None:
+    env = tiny.make(tiny.TASKS["reach"], seeds=range(3))
+    episodes = [e for _, e in run_episodes(Interaction(env, tiny.ToGoal()), 40, 3)]
+    with DatasetWriter(root, tiny.TASKS["reach"]) as writer:
+        writer.save_episodes([replace(e, **changes(e)) for e in episodes])
+
+
+@pytest.mark.parametrize("reward", ["dense", "success"])
+def test_soft_actor_critic_takes_demonstrations_with_the_reward_it_learns_from(
+    tiny, tmp_path, reward
+):
+    demonstrations(tiny, tmp_path / "shown")
+    common = {"algorithm": "off_policy", "env_steps": ROUND, "reward": reward}
+    settings = config(**common, demonstrations=tmp_path / "shown", count=2)
+    assert reinforce(settings, tmp_path / "run")["arm"] == "scratch_rlpd_2"
+    assert reinforce(config(**common), tmp_path / "without")["arm"] == "scratch_off_policy"
+    given = stage._given(settings, tiny.TASKS["reach"])
+    assert len(given) == 2
+    for episode in given:
+        assert np.array_equal(episode.reward, episode.success) == (reward == "success")
+
+
+def test_demonstrations_without_rewards_or_that_nobody_learns_from_are_refused(tiny, tmp_path):
+    demonstrations(tiny, tmp_path / "shown", lambda e: {"reward": np.full_like(e.reward, np.nan)})
+    settings = {"demonstrations": tmp_path / "shown", "count": 2}
+    with pytest.raises(ValueError, match="does not tell its rewards"):
+        reinforce(config(**settings, algorithm="off_policy"), tmp_path / "run")
+    with pytest.raises(ValueError, match="give --model or --algorithm off_policy"):
+        reinforce(config(**settings), tmp_path / "run")
+    with pytest.raises(ValueError, match="leave out it or --model"):
+        reinforce(config(algorithm="off_policy", model=tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_task_is_named_with_its_neighbours(tmp_path):

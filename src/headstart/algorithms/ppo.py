@@ -26,7 +26,7 @@ from headstart.objectives import (
     generalised_advantages,
     ppo_loss,
 )
-from headstart.rollout import Interaction
+from headstart.rollout import Interaction, collect
 from headstart.suites.base import VecEnv
 from headstart.types import Task
 
@@ -82,19 +82,9 @@ class Rollout:
     truncated: Tensor
     success: Tensor
 
-
-def collect(interaction: Interaction, num_steps: int) -> Rollout:
-    """Step every environment ``num_steps`` times, restarting episodes that end."""
-    env_ids = np.arange(interaction.env.num_envs, dtype=np.int32)
-    rows: list[dict[str, np.ndarray]] = []
-    for _ in range(num_steps):
-        transition = interaction.step(env_ids)
-        decision, result = transition.decision, transition.result
-        rows.append(decision.extras | {"action": decision.action} | vars(result))
-        interaction.reset(env_ids[result.terminated | result.truncated])
-    columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
-    next_history = torch.cat([columns["history"][:, :, 1:], columns.pop("obs")[:, :, None]], dim=2)
-    return Rollout(**columns, next_history=next_history)
+    @classmethod
+    def of(cls, columns: dict[str, np.ndarray]) -> Rollout:
+        return cls(**{name: torch.from_numpy(column) for name, column in columns.items()})
 
 
 class PPO:
@@ -120,7 +110,7 @@ class PPO:
         interaction = Interaction(env, self.explorer(env.num_envs))
         interaction.reset(np.arange(env.num_envs, dtype=np.int32))
         while interaction.env_steps < env_steps:
-            rollout = collect(interaction, self.config.num_steps)
+            rollout = Rollout.of(collect(interaction, self.config.num_steps))
             metrics = self.update(rollout) | {
                 "train/reward": rollout.reward.mean().item(),
                 "train/success": rollout.success.any(0).float().mean().item(),

@@ -95,22 +95,25 @@ class ActorCritic(nn.Module):
 
     def normalise(self, history_BFO: Tensor) -> Tensor:
         """What the networks read (B, F O): the last frame and its changes, in deviations."""
-        # NumPy, whose overhead is smaller for the few rows of a step
-        x_BD = _last_and_changes(history_BFO.numpy())
-        x_BD = (x_BD - self.features.mean.numpy()) / self.features.deviation().numpy()
-        return torch.from_numpy(x_BD.astype(np.float32).clip(-CLIP, CLIP))
+        return normalised(self.features, last_and_changes(history_BFO.numpy()))
 
     def observe(self, history_BFO: Tensor) -> None:
         """Take observations into the normalising statistics."""
-        self.features.update(torch.from_numpy(_last_and_changes(history_BFO.numpy())))
+        self.features.update(torch.from_numpy(last_and_changes(history_BFO.numpy())))
 
 
-def _last_and_changes(history_BFO: np.ndarray) -> np.ndarray:
+def last_and_changes(history_BFO: np.ndarray) -> np.ndarray:
     """(B, F O): changes between frames get a scale of their own, as they are far smaller."""
     changes_BD = (history_BFO[:, 1:] - history_BFO[:, :-1]).reshape(len(history_BFO), -1)
     x_BD = np.concatenate([history_BFO[:, -1], changes_BD], axis=1)
     x_BD[np.isnan(x_BD)] = 0.0
     return x_BD
+
+
+def normalised(statistics: RunningStatistics, x_BD: np.ndarray) -> Tensor:
+    """Rows (B, D) float32 in deviations, cut. NumPy's overhead is the smaller for a few rows."""
+    x_BD = (x_BD - statistics.mean.numpy()) / statistics.deviation().numpy()
+    return torch.from_numpy(x_BD.astype(np.float32).clip(-CLIP, CLIP))
 
 
 def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
@@ -123,6 +126,26 @@ def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.S
         nn.init.zeros_(linear.bias)
         layers += [linear] if last else [linear, nn.Tanh()]
     return nn.Sequential(*layers)
+
+
+class History:
+    """The last F frames of each of several environments; at first the first one repeated."""
+
+    def __init__(self, num_envs: int, frame_stack: int, obs_size: int) -> None:
+        self._fresh = np.ones(num_envs, dtype=bool)
+        self._frames = np.zeros((num_envs, frame_stack, obs_size), dtype=np.float32)
+
+    def reset(self, env_ids: np.ndarray) -> None:
+        """New episodes are about to start in these environments."""
+        self._fresh[env_ids] = True
+
+    def push(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        """The histories (n, F, O) of these environments, ending with obs (n, O)."""
+        history = np.concatenate([self._frames[env_ids, 1:], obs[:, None]], axis=1)
+        fresh = self._fresh[env_ids]
+        history[fresh] = obs[fresh, None]
+        self._frames[env_ids], self._fresh[env_ids] = history, False
+        return history
 
 
 class ActorCriticPolicy:
@@ -155,16 +178,15 @@ class ActorCriticPolicy:
         linears = [layer for layer in model.actor if isinstance(layer, nn.Linear)]
         self._layers = [(layer.bias.detach(), layer.weight.detach().t()) for layer in linears]
         self._log_std_A = model.log_std_A.detach()
-        self._fresh = np.ones(num_envs, dtype=bool)
-        self._history = np.zeros((num_envs, model.frame_stack, model.obs_size), dtype=np.float32)
+        self._history = History(num_envs, model.frame_stack, model.obs_size)
         self._offset = np.zeros((num_envs, len(model.log_std_A)), dtype=np.float32)
 
     def reset(self, env_ids: np.ndarray) -> None:
-        self._fresh[env_ids] = True
+        self._history.reset(env_ids)
         self._offset[env_ids] = 0.0
 
     def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
-        history, offset = self._push(obs, env_ids), self._offset[env_ids]
+        history, offset = self._history.push(obs, env_ids), self._offset[env_ids]
         mean = self._mean(history)
         action = mean + offset
         if self.generator is not None:
@@ -181,11 +203,3 @@ class ActorCriticPolicy:
         for bias, weight in hidden:
             x_BD = torch.addmm(bias, x_BD, weight).tanh_()
         return torch.addmm(last[0], x_BD, last[1]).numpy()
-
-    def _push(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
-        """The histories (n, F, O) of these environments, ending with obs."""
-        history = np.concatenate([self._history[env_ids, 1:], obs[:, None]], axis=1)
-        fresh = self._fresh[env_ids]
-        history[fresh] = obs[fresh, None]
-        self._history[env_ids], self._fresh[env_ids] = history, False
-        return history

@@ -1,4 +1,4 @@
-"""Reinforcement learning of one task: from scratch by PPO, from a prior by its own successes.
+"""Reinforcement learning of one task: from scratch, or from a prior by its own successes.
 
 Work goes in rounds. A round steps environments of its own, made from seeds of its own, then
 evaluates and writes a checkpoint; so a run that was stopped and resumed is the run that was not.
@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from headstart.algorithms.base import Algorithm
+from headstart.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
 from headstart.algorithms.ppo import PPO, PPOConfig
 from headstart.artifact import Artifact, write_card
@@ -52,14 +53,18 @@ class ReinforceConfig:
     task: str = "metaworld/door-unlock"
     """The task to learn, ``suite/name``."""
     model: Path | None = None
-    """Folder of a pre-trained or fine-tuned model to start from; without one PPO from scratch."""
+    """Folder of a pre-trained or fine-tuned model to start from; without one from scratch."""
+    algorithm: Literal["ppo", "off_policy"] = "ppo"
+    """How it learns without a model: proximal policy optimisation, or soft actor-critic."""
     data: Path | None = None
     """Dataset that the model was pre-trained on: half of every batch, so that nothing is forgotten,
     and where the task's words do not help, its demonstrations are tried."""
     demonstrations: Path | None = None
-    """Dataset with demonstrations of the task; without them it starts from the task's words."""
+    """Dataset with demonstrations of the task; without them a model starts from the task's words,
+    soft actor-critic from nothing."""
     count: int = 0
-    """Demonstrations to start from: the first is in the prompt, all are imitated."""
+    """Demonstrations to start from. In a model's prompt is the first, and it imitates all; of
+    soft actor-critic's every batch they are half."""
     reward: Literal["dense", "success"] = "dense"
     """The task's own reward, or 1 for success and 0 otherwise."""
     seed: int = 0
@@ -75,6 +80,7 @@ class ReinforceConfig:
     max_episode_steps: int = 300
     """Steps after which an episode, in training or evaluation, is truncated."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    off_policy: OffPolicyConfig = field(default_factory=OffPolicyConfig)
     own_successes: OwnSuccessesConfig = field(default_factory=OwnSuccessesConfig)
     tracker: Literal["tensorboard", "none", "trackio", "wandb"] = free("tensorboard")
     """Where metrics go beside JSON lines."""
@@ -82,13 +88,16 @@ class ReinforceConfig:
     @property
     def num_envs(self) -> int:
         """Environments stepped together."""
-        return (self.ppo if self.model is None else self.own_successes).num_envs
+        scratch = self.ppo if self.algorithm == "ppo" else self.off_policy
+        return (scratch if self.model is None else self.own_successes).num_envs
 
     @property
     def arm(self) -> str:
         """What the report calls it."""
-        if self.model is None:
+        if self.model is None and self.algorithm == "ppo":
             return "scratch_reinforce"
+        if self.model is None:
+            return f"scratch_rlpd_{self.count}" if self.count else "scratch_off_policy"
         return f"pretrained_demos_{self.count}_reinforce" if self.count else "pretrained_reinforce"
 
 
@@ -112,7 +121,7 @@ class Progress:
 
 
 def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Learn a task from reward: from scratch by PPO, or from a prior by its own successes.
+    """Learn a task from reward: from scratch, or from a prior by its own successes.
 
     Writes an artifact: the model, ``checkpoint.safetensors`` and the usual files.
     It may be stopped at any time and resumed from its last checkpoint; on a CPU the resumed run
@@ -129,7 +138,8 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
         prior the first point is the policy that it starts from.
 
     Raises:
-        ValueError: no such task; a missing or damaged model or dataset, or too few demonstrations;
+        ValueError: no such task; a missing or damaged model or dataset, or too few demonstrations,
+            or none that this way of learning can use;
             ``out`` holds something else; learning diverged.
     """
     task = registry.get_task(config.task)
@@ -184,8 +194,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def _algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Algorithm:
-    if config.model is None:
+    if config.model is None and config.algorithm == "ppo":
         return PPO(config.ppo, task, config.seed)
+    if config.model is None:
+        return OffPolicy(config.off_policy, task, config.seed, given)
     own = config.own_successes
     model = load_model(config.model)
     if config.data is None:
@@ -199,12 +211,29 @@ def _algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Alg
 
 def _given(config: ReinforceConfig, task: Task) -> list[Episode]:
     """The demonstrations to start from."""
+    off_policy = config.algorithm == "off_policy"
+    if off_policy and config.model is not None:
+        raise ValueError("--algorithm off_policy learns from scratch: leave out it or --model")
     if not config.count:
         return []
-    if config.demonstrations is None or config.model is None:
-        raise ValueError("demonstrations are for a model to start from: give all of --model,"
+    if config.demonstrations is None or (config.model is None and not off_policy):
+        raise ValueError("demonstrations are to start from: give --model or --algorithm off_policy,"
                          " --demonstrations and --count")  # fmt: skip
-    return enough_demonstrations(config.demonstrations, [task.id], config.count)[task.id]
+    given = enough_demonstrations(config.demonstrations, [task.id], config.count)[task.id]
+    return [_rewarded(config, episode) for episode in given] if off_policy else given
+
+
+def _rewarded(config: ReinforceConfig, episode: Episode) -> Episode:
+    """A demonstration with the reward that is learned from."""
+    if np.isnan(episode.reward).any() or np.isnan(episode.final_obs).all():
+        raise ValueError(
+            f"{config.demonstrations}: a demonstration of {episode.task_id} does not tell its"
+            " rewards or its final observation, which soft actor-critic needs: collect new ones,"
+            " or leave out --demonstrations and --count"
+        )
+    if config.reward == "success":
+        return replace(episode, reward=episode.success.astype(np.float32))
+    return episode
 
 
 class SuccessOnly:
@@ -307,13 +336,12 @@ def _seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int
 
 def _card(config: ReinforceConfig, progress: Progress) -> list[str]:
     last = progress.curve[-1]
+    scratch = "PPO" if config.algorithm == "ppo" else "Soft actor-critic"
     how = (
-        "PPO from random weights, no demonstration"
-        if config.model is None
-        else f"Own successes from `{config.model}`, {config.count} demonstrations"
+        f"Own successes from `{config.model}`" if config.model else f"{scratch} from random weights"
     )
     return [
-        f"- {how}, seed {config.seed}; reward: {config.reward}.",
+        f"- {how}, {config.count} demonstrations, seed {config.seed}; reward: {config.reward}.",
         f"- Success at any of {config.max_episode_steps} steps, acting greedily:"
         f" {last['success_rate']:.0%} of {last['episodes']} episodes at the end.",
         f"- Cost: {last['env_steps']} simulator steps of training, {last['core_s']:.0f}"
