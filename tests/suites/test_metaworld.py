@@ -6,6 +6,7 @@ from headstart.suites import metaworld, registry
 
 def test_splits_hold_what_they_say():
     assert len(metaworld.SPLITS["mt50"]) == 50
+    assert len(set(metaworld.MT10)) == 10 and set(metaworld.MT10) <= set(metaworld.SPLITS["mt50"])
     assert len(metaworld.SPLITS["ml45-train"]) == 45
     assert not set(metaworld.SPLITS["ml45-train"]) & set(metaworld.HELD_OUT)
     assert not set(metaworld.VALIDATION) & set(metaworld.HELD_OUT)

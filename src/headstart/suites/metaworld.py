@@ -109,8 +109,12 @@ TASKS = {
     for name, instruction in INSTRUCTIONS.items()
 }
 
+MT10 = ("reach", "push", "pick-place", "door-open", "drawer-open", "drawer-close",
+        "button-press-topdown", "peg-insert-side", "window-open", "window-close")  # fmt: skip
+
 SPLITS = {
     "mt50": tuple(TASKS),
+    "mt10": MT10,
     "ml45-train": tuple(n for n in TASKS if n not in HELD_OUT),
     "ml45-test": HELD_OUT,
     "ml40-train": tuple(n for n in TASKS if n not in HELD_OUT + VALIDATION),
