@@ -153,3 +153,13 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
         read_arms(tmp_path)
     with pytest.raises(ValueError, match=r"no report\.json; make it with: headstart report"):
         Prior(tmp_path)
+
+
+def test_published_curves_are_a_peer_of_unknown_time(tmp_path):
+    curves = {"suite/a": {"1": [[0, 0.0], [200, 0.9]], "2": [[0, 0.1]]}}
+    write_json(tmp_path / "published/other.json", {"episodes": 10, "curves": curves})
+    write_result(tmp_path, "scratch", "a", CURVE)
+    arm = arms_in(tmp_path)["published_other"]
+    assert (arm.peer, arm.pretrained, arm.measured) == (True, False, "published")
+    assert arm.curves("env_steps") == {"suite/a": [[(0, 0.0), (200, 0.9)], [(0, 0.1)]]}
+    assert arm.curves("core_s")["suite/a"][0] == [(None, 0.0), (None, 0.9)]

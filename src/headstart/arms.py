@@ -65,7 +65,8 @@ class Arm:
     peer: bool
     """Another library's."""
     measured: str
-    """``here`` by a file a task and seed, or ``prior``: in the report of the prior's recipe."""
+    """``here`` by a file a task and seed; ``prior``: in the report of the prior's recipe;
+    ``published``: by others, of whose time nothing is known."""
     runs: tuple[Run, ...]
 
     @cached_property
@@ -117,7 +118,8 @@ def read_arms(folder: Path, prior: Prior | None = None) -> list[Arm]:
     given = {arm.demonstrations for arm in arms + of_prior if arm.name != "imitation"} - {0}
     parts = [a.within(k) for a in arms if a.name == "imitation" for k in sorted(given)]
     unique: dict[str, Arm] = {}
-    for arm in [*arms, *parts, *of_prior]:  # measured here goes before what the prior's report says
+    # What was measured here goes before what the prior's report says.
+    for arm in [*arms, *parts, *of_prior, *_published(folder)]:
         if arm.runs:
             unique.setdefault(arm.name, arm)
     return list(unique.values())
@@ -148,6 +150,24 @@ def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
         runs=(),
     )
     return replace(arm, runs=tuple(_run(arm, content, prior) for content in contents))
+
+
+def _published(folder: Path) -> list[Arm]:
+    """Curves of others' that benchmarks/published.py has put there."""
+    found = []
+    for file in sorted(folder.glob("published/*.json")):
+        content = read_json(file)
+        runs = []
+        for task, by_seed in content["curves"].items():
+            for seed, curve in by_seed.items():
+                points = tuple(
+                    {"env_steps": steps, "success_rate": success, "episodes": content["episodes"]}
+                    for steps, success in curve
+                )
+                runs.append(Run(task, int(seed), points, FREE, FREE))
+        name = f"published_{file.stem}"
+        found.append(Arm(name, False, 0, "dense", True, "published", tuple(runs)))
+    return found
 
 
 def _read(file: Path) -> dict[str, Any]:

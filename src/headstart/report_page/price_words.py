@@ -22,6 +22,8 @@ LABELS = {
     "sb3_ppo_ours": "Stable-Baselines3, PPO, our settings",
     "sb3_sac": "Stable-Baselines3, SAC",
     "sb3_tqc": "Stable-Baselines3, TQC",
+    "published_tdmpc2": "TD-MPC2, published",
+    "published_sac": "SAC, published with TD-MPC2",
     "rlpd": "From scratch, off-policy, demonstrations in its buffer",
     "imitation": "Imitation from scratch",
     "told": "Prior, told, learns from reward",
@@ -43,11 +45,12 @@ LATEST = {"": "", "<=": " at the latest", ">=": " at the earliest"}
 def about(arm: Arm) -> dict[str, str]:
     """{label, short, note}: what the page and the tables call an arm."""
     label = LABELS.get(_kind(arm.name), _kind(arm.name))
-    if arm.name[-1].isdigit() or (arm.name.endswith("_success") and arm.demonstrations):
+    if arm.demonstrations and (arm.name[-1].isdigit() or arm.name.endswith("_success")):
         label += f", {count(arm.demonstrations, 'demonstration')}"
     notes = [
         "success-only reward" if arm.reward == "success" else "",
-        "another library" if arm.peer else "",
+        "another library" if arm.peer and arm.measured == "here" else "",
+        "others' curves: success at the end of 200 steps" if arm.measured == "published" else "",
         "from the prior's own report" if arm.measured == "prior" else "",
     ]
     note = ", ".join(note for note in notes if note)
