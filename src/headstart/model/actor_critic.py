@@ -34,6 +34,7 @@ class RunningStatistics(nn.Module):
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self._scale = (-1.0, np.zeros(size), np.zeros(size))  # the count that it was for
 
     def update(self, rows_BD: Tensor) -> None:
         """Take in more rows."""
@@ -50,6 +51,13 @@ class RunningStatistics(nn.Module):
     def deviation(self) -> Tensor:
         """(D,) float32, never below the floor."""
         return self.variance.sqrt().clamp(min=DEVIATION_FLOOR).float()
+
+    def scale(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (D,) float64 and deviation (D,) float32; computed once for the rows seen."""
+        count = self.count.item()
+        if self._scale[0] != count:
+            self._scale = (count, self.mean.numpy().copy(), self.deviation().numpy())
+        return self._scale[1:]
 
 
 class ActorCritic(nn.Module):
@@ -112,8 +120,8 @@ def last_and_changes(history_BFO: np.ndarray) -> np.ndarray:
 
 def normalised(statistics: RunningStatistics, x_BD: np.ndarray) -> Tensor:
     """Rows (B, D) float32 in deviations, cut. NumPy's overhead is the smaller for a few rows."""
-    x_BD = (x_BD - statistics.mean.numpy()) / statistics.deviation().numpy()
-    return torch.from_numpy(x_BD.astype(np.float32).clip(-CLIP, CLIP))
+    mean, deviation = statistics.scale()
+    return torch.from_numpy(((x_BD - mean) / deviation).astype(np.float32).clip(-CLIP, CLIP))
 
 
 def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
