@@ -83,7 +83,8 @@ def test_where_pretraining_did_not_pay_it_says_so(folder):
     assert against["sentence"] in words.format_tables(content)
     # Nor does the headline tell of the rival with reward only alone.
     assert content["beside"] == (
-        "Against the same demonstrations (rlpd 1): 20\u00d7 [20, 20], and 0.39\u00d7 [0.39, 0.39]"
+        "Against the same demonstrations (From scratch, off-policy, demonstrations in its buffer,"
+        " 1 demonstration): 20\u00d7 [20, 20], and 0.39\u00d7 [0.39, 0.39]"
         " counting all that came before. Pre-training did not pay here."
     )
 

@@ -187,8 +187,8 @@ def headline(content: dict[str, Any]) -> str:
     comparison, against = shown
     return (
         f"For {percent(comparison['threshold'])} on {count(len(comparison['tasks']), 'task')},"
-        f" learning from scratch ({_short(against['arm'])}) takes {times(against['ratio'])} the"
-        f" {UNITS[comparison['currency']]} of a prior ({_short(comparison['arm'])}); counting all"
+        f" learning from scratch ({_label(content, against)}) takes {times(against['ratio'])} the"
+        f" {UNITS[comparison['currency']]} of a prior ({_label(content, comparison)}); counting all"
         f" that came before, {times(against['full_ratio'])}. {against['verdict']}."
     )
 
@@ -197,11 +197,15 @@ def beside(content: dict[str, Any]) -> str:
     """What the headline would leave out: the rival that was given the same demonstrations."""
     comparison, against = main_comparison(content) or ({"against": []}, {})
     return "".join(
-        f"Against the same demonstrations ({_short(other['arm'])}): {times(other['ratio'])}, and"
+        f"Against the same demonstrations ({_label(content, other)}): {times(other['ratio'])}, and"
         f" {times(other['full_ratio'])} counting all that came before. {other['verdict']}."
         for other in comparison["against"]
         if other is not against
     )
+
+
+def _label(content: dict[str, Any], row: dict[str, Any]) -> str:
+    return content["arms"][row["arm"]]["label"]
 
 
 def _short(arm: str) -> str:
