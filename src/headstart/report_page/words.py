@@ -40,6 +40,7 @@ ARMS = {  # arm: (label, short label, note)
     "pretrained_finetune": ("Pre-trained, fine-tuned", "fine-tuned", ""),
     "scratch_imitation": ("Imitation from scratch", "imitation", ""),
     "scratch_reinforce": ("Reinforcement from scratch", "reinforcement", ""),
+    "scratch_off_policy": ("Reinforcement from scratch, off-policy", "off-policy", ""),
 }
 CONTROLS = ("retrieval", "open_loop", "wrong_prompt", "no_prompt")
 UNITS = {
