@@ -155,3 +155,28 @@ def test_learning_that_diverges_stops_at_once(tiny):
 def test_a_minimum_over_more_critics_than_there_are_is_told():
     with pytest.raises(ValueError, match="num_minimum is 3; use 1 to 2"):
         replace(CONFIG, num_minimum=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "updates"),
+    [
+        ({"num_envs": 1, "burst": 3, "updates_per_step": 0.25, "warmup_steps": 0}, 40),
+        ({"updates_per_step": 0.0}, 0),
+    ],
+)
+def test_updates_keep_their_share_of_the_steps_and_the_policy_its_share_of_updates(
+    tiny, settings, updates, monkeypatch
+):
+    calls = []
+    improve_actor = OffPolicy._improve_actor
+    monkeypatch.setattr(
+        OffPolicy, "_improve_actor", lambda *args: calls.append(1) or improve_actor(*args)
+    )
+    learner = learner_of(replace(CONFIG, **settings))
+    improve(learner, 0)
+    assert (learner._updates, len(calls)) == (updates, updates // 2)
+
+
+def test_a_buffer_smaller_than_the_warm_up_is_told():
+    with pytest.raises(ValueError, match="capacity is 50; use at least 100"):
+        OffPolicyConfig(warmup_steps=100, capacity=50)

@@ -90,7 +90,8 @@ class OffPolicyConfig:
         check_ranges(self, hidden_size=some, num_critics=some, num_minimum=(1, self.num_critics))
         check_ranges(self, batch_size=(2, math.inf), updates_per_step=rate, actor_every=some)
         check_ranges(self, learning_rate=rate, temperature_learning_rate=rate, target_rate=share)
-        check_ranges(self, noise_correlation=share, gamma=share, n_step=some, capacity=some)
+        check_ranges(self, noise_correlation=share, gamma=share, n_step=some)
+        check_ranges(self, capacity=(max(1, self.warmup_steps), math.inf))
 
 
 class OffPolicy:
@@ -127,6 +128,9 @@ class OffPolicy:
                 [model.log_temperature], lr=config.temperature_learning_rate
             ),
         }
+        self._owed = 0.0  # updates that are still to be made, a fraction of one
+        self._updates = 0
+        self._entropy = torch.tensor(0.0)  # of the policy when it was last improved
         width = 2 * model.features.mean.numel() + model.action_size + 2
         self.replay = Replay(config.capacity, width)
         self.shown = Replay(sum(e.num_steps for e in demonstrations), width)
@@ -145,7 +149,9 @@ class OffPolicy:
                 success.append(columns["success"].any(0))
                 reward.append(columns["reward"].mean())
                 if len(self.replay) >= config.warmup_steps:
-                    parts += self._learn(round(columns["reward"].size * config.updates_per_step))
+                    self._owed += columns["reward"].size * config.updates_per_step
+                    parts += self._learn(int(self._owed))
+                    self._owed %= 1
             self._check()
             metrics = {
                 "train/reward": float(np.mean(reward)),
@@ -196,6 +202,8 @@ class OffPolicy:
 
     def _learn(self, updates: int) -> list[Tensor]:
         """Several updates; metrics of each."""
+        if not updates:
+            return []
         config, features = self.config, self.model.features
         width, num_actions = features.mean.numel(), self.model.action_size
         rows = self._batches(updates)
@@ -208,9 +216,10 @@ class OffPolicy:
             return_B, discount_B = outcome[i].unbind(-1)
             target_B = self._target(scale * return_B, discount_B, next_x[i])
             loss, value = self._improve_critics(torch.cat([x[i], action[i]], dim=-1), target_B)
-            if i % config.actor_every == 0:
-                entropy = self._improve_actor(x[i])
-            parts.append(torch.stack([loss, value, entropy]))
+            if self._updates % config.actor_every == 0:
+                self._entropy = self._improve_actor(x[i])
+            self._updates += 1
+            parts.append(torch.stack([loss, value, self._entropy]))
         return parts
 
     @torch.no_grad()
@@ -282,6 +291,8 @@ class OffPolicy:
 
     def tensors(self) -> dict[str, Tensor]:
         found = module_tensors(self.model, "model") | {"generator": self.generator.get_state()}
+        counts = [self._owed, self._updates, self._entropy.item()]
+        found["counts"] = torch.tensor(counts, dtype=torch.float64)
         for name, optimizer in self.optimizers.items():
             found |= optimizer_tensors(optimizer, name)
         return found | {f"replay.{name}": t for name, t in self.replay.tensors().items()}
@@ -289,6 +300,8 @@ class OffPolicy:
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         load_module(self.model, tensors, "model")
         self.generator.set_state(tensors["generator"])
+        self._owed, updates, entropy = tensors["counts"].tolist()
+        self._updates, self._entropy = int(updates), torch.tensor(entropy)
         for name, optimizer in self.optimizers.items():
             load_optimizer(optimizer, tensors, name)
         self.replay.load_tensors({name: tensors[f"replay.{name}"] for name in ("rows", "added")})
