@@ -12,6 +12,7 @@ from headstart.algorithms.own_successes import (
     OwnSuccesses,
     OwnSuccessesConfig,
 )
+from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.trajectories import Trajectories
 from headstart.model.channels import measure
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
@@ -174,6 +175,23 @@ def test_a_given_demonstration_is_in_the_prompt_from_the_start(
     improve(learner, tiny, 2)
     assert played[0] == [4] * 4
     assert set(played[1]) <= {4, 5}
+
+
+def test_a_demonstration_that_was_never_played_is_not_the_best_prompt(tiny, model, demonstrations):
+    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, given=demonstrations[:2])
+    learner._outcomes[1] += (0.2, 0.8)
+    assert learner._plays().tolist() == [0, 1, 0]
+    assert learner._best_prompt() == 1
+
+
+def test_a_prompt_whose_saving_was_cut_short_is_saved_by_the_next_try(
+    tiny, model, demonstrations, tmp_path
+):
+    learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, given=demonstrations[:1])
+    DatasetWriter(tmp_path / "prompt", learner.task).close()  # killed before the episode
+    for _ in range(2):
+        learner.save(tmp_path)
+        assert Dataset(tmp_path / "prompt").num_episodes == 1
 
 
 def test_successes_of_the_best_prompts_are_kept_and_of_those_the_quickest(

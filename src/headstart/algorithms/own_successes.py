@@ -155,8 +155,7 @@ class OwnSuccesses:
         if self._num_given or self._is_judged:
             return False
         plays, share = SERVES
-        tried = self._outcomes.sum(1) - sum(PRIOR_OUTCOMES) >= plays - 1e-6
-        serves = bool((tried & (self._quality() >= share)).any())
+        serves = bool(((self._plays() >= plays) & (self._quality() >= share)).any())
         found = len(self._shown) > self._own_from
         return not found or not (serves or self._batches >= self.config.search_batches)
 
@@ -213,8 +212,13 @@ class OwnSuccesses:
 
     def _best_prompt(self) -> int:
         """The prompt that did best so far, of those that were tried."""
-        tried = self._outcomes.sum(1) > sum(PRIOR_OUTCOMES)
-        return int(np.argmax(np.where(tried, self._quality(), -1.0)))
+        return int(np.argmax(np.where(self._plays() > 0, self._quality(), -1.0)))
+
+    def _plays(self) -> np.ndarray:
+        """How often each prompt was played."""
+        before = np.full(len(self._outcomes), sum(PRIOR_OUTCOMES))
+        before[self._own_from : self._own_from + self._num_given] += sum(GIVEN_OUTCOMES)
+        return (self._outcomes.sum(1) - before).round()
 
     def _learn(self) -> float:
         """Imitate what succeeded; returns floating-point operations."""
@@ -294,9 +298,10 @@ class OwnSuccesses:
         """The model, and in the dataset ``prompt`` the demonstration that it acts on, if any."""
         save_model(root, self.chosen)
         shown = self._shown[self._chosen_prompt]
-        if shown is not None and not (root / "prompt").exists():
+        if shown is not None:
             with DatasetWriter(root / "prompt", self.task) as writer:
-                writer.save_episode(shown)
+                if not writer.num_episodes:  # else a try that was stopped has written it
+                    writer.save_episode(shown)
 
 
 def _success_rate(episodes: list[Episode]) -> float:
