@@ -84,7 +84,7 @@ def test_imitation_goes_over_demonstrations_and_is_cut_for_arms_that_were_given_
         | {"episodes": 50}
         for k, s in ((10, 0.9), (1, 0.3), (5, 0.6))
     ]
-    write_points(tmp_path, "imitation", "a", points)
+    write_points(tmp_path, "imitation", "a", points, 0, FROM_PRIOR)  # whose statistics it shares
     write_result(tmp_path, "demos_5", "a", CURVE, config=WITH_DEMONSTRATION | {"count": 5})
     arms = arms_in(tmp_path)
     assert set(arms) == {"imitation", "imitation_5", "demos_5"}
@@ -94,6 +94,8 @@ def test_imitation_goes_over_demonstrations_and_is_cut_for_arms_that_were_given_
     ]
     assert arms["imitation_5"].curves("env_steps")["suite/a"] == [[(100, 0.3), (500, 0.6)]]
     assert arms["imitation_5"].demonstrations == 5
+    assert not arms["imitation_5"].pretrained
+    assert arms["imitation"].runs[0].upstream == FREE
 
 
 def test_a_priors_report_tells_what_it_can_do_and_what_it_cost(tmp_path):

@@ -24,6 +24,10 @@ def test_the_price_is_at_the_first_measurement_that_reaches_the_threshold():
     assert price_to_threshold(CURVE, 0.0) == (0.0, False)
 
 
+def test_a_mean_of_rates_reaches_a_threshold_that_rounding_makes_it_miss():
+    assert price_to_threshold([(5, 0.7999999999999999)], 0.8) == (5, False)
+
+
 def test_a_threshold_never_reached_is_censored_at_the_last_cost():
     assert price_to_threshold(CURVE, 0.9) == (300.0, True)
     with pytest.raises(ValueError, match="empty curve"):

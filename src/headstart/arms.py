@@ -138,7 +138,8 @@ def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
     if base == "imitation":
         given = max(p["demonstrations"] for c in contents for p in c["result"]["curve"])
     peer = base.startswith("sb3_")
-    pretrained = config.get("model") is not None and not peer
+    # Imitation's config names the prior as well, whose statistics it shares.
+    pretrained = config.get("model") is not None and not peer and base != "imitation"
     reward = "success" if name.endswith("_success") else "dense"
     arm = Arm(
         name=name,
@@ -194,9 +195,8 @@ def _run(arm: Arm, content: dict[str, Any], prior: Prior | None) -> Run:
         has_demonstrations = config.get("demonstrations") is not None
         upstream, before = spent_before(content["bill"], arm, has_demonstrations)
     else:
-        nothing = config.get("model") is None and config.get("data") is None
         of_prior = prior.upstream if prior else UNKNOWN
-        upstream = FREE if nothing else of_prior
+        upstream = of_prior if arm.pretrained else FREE
         before = prior.before(arm, result["task"]) if prior else UNKNOWN
         before = before if arm.demonstrations else FREE
     return Run(result["task"], result["seed"], tuple(result["curve"]), before, upstream)

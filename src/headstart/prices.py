@@ -31,7 +31,7 @@ def price_to_threshold(curve: Curve, threshold: float) -> tuple[Number, bool]:
     if not curve:
         raise ValueError("no price can be read off an empty curve")
     for cost, success in curve:
-        if success >= threshold:
+        if success >= threshold - 1e-9:  # a mean of rates may miss it by rounding
             return cost, False
     return curve[-1][0], True
 
