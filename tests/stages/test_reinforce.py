@@ -58,6 +58,12 @@ def test_evaluating_more_does_not_change_what_is_learned(tiny, tmp_path):
     assert few.read_bytes() == many.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["env_steps", "eval_every_steps", "eval_episodes"])
+def test_settings_that_make_no_sense_are_told(name):
+    with pytest.raises(ValueError, match=f"{name} is 0; use "):
+        config(**{name: 0})
+
+
 @pytest.mark.parametrize(("successes", "episodes"), [(0, 10), (1, 30)])
 def test_an_evaluation_ends_after_ten_episodes_only_if_all_of_them_fail(
     tiny, tmp_path, monkeypatch, successes, episodes

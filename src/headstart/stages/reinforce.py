@@ -6,6 +6,7 @@ evaluates and writes a checkpoint; so a run that was stopped and resumed is the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from headstart.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
 from headstart.algorithms.ppo import PPO, PPOConfig
 from headstart.artifact import Artifact, write_card
-from headstart.config import free, from_json
+from headstart.config import check_ranges, free, from_json
 from headstart.data.cache import open_cache
 from headstart.data.store import Dataset, demonstrations_of, enough_demonstrations
 from headstart.ledger import (
@@ -42,6 +43,8 @@ from headstart.types import Episode, Task
 
 DEMONSTRATIONS_OF_A_SKILL = 2
 """Of each other task, to be tried as prompts."""
+SEEDS_OF_A_PURPOSE = 10_000
+"""Of each task (headstart.seeds)."""
 SCREENING_EPISODES = 10
 """An evaluation's first ones. Failing costs whole episodes: all of them failing is enough."""
 
@@ -84,6 +87,11 @@ class ReinforceConfig:
     own_successes: OwnSuccessesConfig = field(default_factory=OwnSuccessesConfig)
     tracker: Literal["tensorboard", "none", "trackio", "wandb"] = free("tensorboard")
     """Where metrics go beside JSON lines."""
+
+    def __post_init__(self) -> None:
+        some = (1, math.inf)
+        check_ranges(self, env_steps=some, eval_every_steps=some, max_episode_steps=some)
+        check_ranges(self, eval_episodes=(1, SEEDS_OF_A_PURPOSE))
 
     @property
     def num_envs(self) -> int:
@@ -329,8 +337,8 @@ def _played(
 
 
 def _seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int) -> list[int]:
-    """Seeds of the ``index``-th n environments of a purpose. After 10,000 they come around."""
-    start = index % (10_000 // n) * n
+    """Seeds of the ``index``-th n environments of a purpose. At their end they come around."""
+    start = index % (SEEDS_OF_A_PURPOSE // n) * n
     return environment_seeds(purpose, config.seed, registry.task_index(task), n, start)
 
 
