@@ -37,11 +37,11 @@ from tqdm import tqdm
 
 from arms import described, tasks_named
 from headstart.algorithms.base import Spent
-from headstart.algorithms.ppo import FRAME_STACK, MAX_GRAD_NORM, VALUE_COEF, PPOConfig
+from headstart.algorithms.ppo import MAX_GRAD_NORM, VALUE_COEF, PPOConfig
 from headstart.artifact import Artifact, read_json, write_json
 from headstart.behaviors.base import Decision
 from headstart.ledger import Meter
-from headstart.model.actor_critic import CLIP
+from headstart.model.actor_critic import CLIP, FRAME_STACK
 from headstart.stages.reinforce import Progress, ReinforceConfig, _round
 from headstart.suites import base
 from headstart.types import Task

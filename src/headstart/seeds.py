@@ -10,7 +10,7 @@ PURPOSES = ("data", "prompt", "evaluation", "reinforcement")
 
 _PER_PURPOSE = 400_000_000
 _PER_RUN = 1_000_000
-_PER_TASK = 10_000
+SEEDS_PER_TASK = 10_000
 
 
 def environment_seeds(
@@ -30,7 +30,9 @@ def environment_seeds(
         raise ValueError(
             f"seed {run_seed} is out of range; use 0 to {_PER_PURPOSE // _PER_RUN - 1}"
         )
-    assert 0 <= task_index < _PER_RUN // _PER_TASK, task_index
-    assert start + count <= _PER_TASK, (start, count)
-    first = PURPOSES.index(purpose) * _PER_PURPOSE + run_seed * _PER_RUN + task_index * _PER_TASK
+    assert 0 <= task_index < _PER_RUN // SEEDS_PER_TASK, task_index
+    assert start + count <= SEEDS_PER_TASK, (start, count)
+    first = (
+        PURPOSES.index(purpose) * _PER_PURPOSE + run_seed * _PER_RUN + task_index * SEEDS_PER_TASK
+    )
     return list(range(first + start, first + start + count))

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from headstart.behaviors.base import Actor
 from headstart.suites.base import VecEnv
+from headstart.types import Task
 
 
 @dataclass
@@ -21,6 +22,12 @@ class Spent:
     flops: float | None
     """Floating-point operations of acting and learning; None where nobody counts them."""
     metrics: dict[str, float]
+
+
+def check_finite(model: nn.Module, task: Task) -> None:
+    """Raises ValueError if the weights are no longer finite."""
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise ValueError(f"{task.id}: learning diverged; lower learning_rate")
 
 
 class Algorithm(Protocol):

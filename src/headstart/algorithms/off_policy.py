@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from headstart.algorithms.base import Spent
+from headstart.algorithms.base import Spent, check_finite
 from headstart.algorithms.replay import Replay
 from headstart.artifact import write_bytes
 from headstart.config import check_ranges
-from headstart.model.actor_critic import History, last_and_changes, normalised
+from headstart.model.actor_critic import FRAME_STACK, History, last_and_changes, normalised
 from headstart.model.checkpoint import (
     load_module,
     load_optimizer,
@@ -37,8 +37,6 @@ from headstart.rollout import Interaction, collect
 from headstart.suites.base import VecEnv
 from headstart.types import Episode, Task
 
-FRAME_STACK = 2
-"""Two frames, because the observations have no velocities."""
 VALUE_RANGE = 10.0
 """What receiving the highest reward for ever is worth to the critics."""
 
@@ -152,7 +150,7 @@ class OffPolicy:
                     self._owed += columns["reward"].size * config.updates_per_step
                     parts += self._learn(int(self._owed))
                     self._owed %= 1
-            self._check()
+            check_finite(self.model, self.task)
             metrics = {
                 "train/reward": float(np.mean(reward)),
                 "train/success": float(np.any(success, axis=0).mean()),
@@ -262,10 +260,6 @@ class OffPolicy:
         model.log_temperature.grad = excess
         self.optimizers["temperature"].step()
         return entropy
-
-    def _check(self) -> None:
-        if not all(p.isfinite().all() for p in self.model.parameters()):
-            raise ValueError(f"{self.task.id}: learning diverged; lower learning_rate")
 
     def _metrics(self, parts: list[Tensor]) -> dict[str, float]:
         if not parts:

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from headstart.algorithms.base import Spent
+from headstart.algorithms.base import Spent, check_finite
 from headstart.artifact import write_bytes
-from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
+from headstart.model.actor_critic import FRAME_STACK, ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import (
     load_module,
     load_optimizer,
@@ -30,8 +30,6 @@ from headstart.rollout import Interaction, collect
 from headstart.suites.base import VecEnv
 from headstart.types import Task
 
-FRAME_STACK = 2
-"""Two frames, because the observations have no velocities."""
 VALUE_COEF = 0.5
 MAX_GRAD_NORM = 1.0
 
@@ -158,8 +156,7 @@ class PPO:
             losses += self._epoch(batch)
             approx_kl = losses[-1][3].item()
             epochs += 1
-        if not all(p.isfinite().all() for p in self.model.parameters()):
-            raise ValueError(f"{self.task.id}: learning diverged; lower learning_rate")
+        check_finite(self.model, self.task)
         self.model.observe(history_BFO)
         policy, value, entropy, _, clip_fraction = torch.stack(losses).mean(0).tolist()
         num_weights = sum(p.numel() for p in self.model.parameters())

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from headstart.behaviors.base import Decision
 
+FRAME_STACK = 2
+"""Two frames, because the observations have no velocities."""
 DEVIATION_FLOOR = 1e-3
 """A channel that hardly moves is not blown up: deviations are never taken smaller than this."""
 CLIP = 5.0

@@ -36,15 +36,13 @@ from headstart.ledger import (
 from headstart.model.checkpoint import load_model, load_training, save_training
 from headstart.model.learner import make_loader
 from headstart.rollout import Interaction, run_episodes
-from headstart.seeds import environment_seeds
+from headstart.seeds import SEEDS_PER_TASK, environment_seeds
 from headstart.suites import registry
 from headstart.suites.base import StepResult, VecEnv
 from headstart.types import Episode, Task
 
 DEMONSTRATIONS_OF_A_SKILL = 2
 """Of each other task, to be tried as prompts."""
-SEEDS_OF_A_PURPOSE = 10_000
-"""Of each task (headstart.seeds)."""
 SCREENING_EPISODES = 10
 """An evaluation's first ones. Failing costs whole episodes: all of them failing is enough."""
 
@@ -91,7 +89,7 @@ class ReinforceConfig:
     def __post_init__(self) -> None:
         some = (1, math.inf)
         check_ranges(self, env_steps=some, eval_every_steps=some, max_episode_steps=some)
-        check_ranges(self, eval_episodes=(1, SEEDS_OF_A_PURPOSE))
+        check_ranges(self, eval_episodes=(1, SEEDS_PER_TASK))
 
     @property
     def num_envs(self) -> int:
@@ -338,7 +336,7 @@ def _played(
 
 def _seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int) -> list[int]:
     """Seeds of the ``index``-th n environments of a purpose. At their end they come around."""
-    start = index % (SEEDS_OF_A_PURPOSE // n) * n
+    start = index % (SEEDS_PER_TASK // n) * n
     return environment_seeds(purpose, config.seed, registry.task_index(task), n, start)
 
 

@@ -148,9 +148,8 @@ def _copy(source: Source, src: Path, writer: DatasetWriter) -> Counter[str]:
     ):
         ahead = receiver.submit(take, episodes, BATCH_BYTES)
         while batch := ahead.result():
-            ahead = receiver.submit(
-                take, episodes, BATCH_BYTES
-            )  # comes in while this one is stored
+            # The next comes in while this one is stored.
+            ahead = receiver.submit(take, episodes, BATCH_BYTES)
             read += len(batch)
             dropped.update(item.reason for item in batch if isinstance(item, Dropped))
             kept = [item for item in batch if isinstance(item, Episode)]
