@@ -190,14 +190,14 @@ class PPO:
 
     def _scaled_reward(self, rollout: Rollout) -> Tensor:
         """Rewards in deviations of the discounted return, over all that was seen so far."""
-        ended_SE = rollout.terminated | rollout.truncated
-        return_E, returns = torch.zeros_like(rollout.reward[0]), []
-        for reward_E, ended_E in zip(rollout.reward, ended_SE, strict=True):
-            # G_s = gamma (1 - ended_{s-1}) G_{s-1} + r_s
-            return_E = self.config.gamma * return_E + reward_E
-            returns.append(return_E)
-            return_E = return_E * ~ended_E
-        self.model.discounted_return.update(torch.cat(returns)[:, None])
+        carry_SE = self.config.gamma * ~(rollout.terminated | rollout.truncated)
+        return_SE = rollout.reward.clone()
+        # NumPy's views: a few numbers at a time are quicker there
+        returns, carry = return_SE.numpy(), carry_SE.numpy()
+        for s in range(1, len(returns)):
+            # G_s = r_s + gamma (1 - ended_{s-1}) G_{s-1}
+            returns[s] += carry[s - 1] * returns[s - 1]
+        self.model.discounted_return.update(return_SE.flatten()[:, None])
         return rollout.reward / self.model.discounted_return.deviation()
 
     def _epoch(self, batch: dict[str, Tensor]) -> list[Tensor]:

@@ -6,6 +6,7 @@ Shapes: B batch, F frames (oldest first), O observation channels, A action chann
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,6 +127,28 @@ def normalised(statistics: RunningStatistics, x_BD: np.ndarray) -> Tensor:
     return torch.from_numpy(((x_BD - mean) / deviation).astype(np.float32).clip(-CLIP, CLIP))
 
 
+class _Tanh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        # tanh x = 2 sigmoid(2 x) - 1
+        y = (2 * x).sigmoid_().mul_(2).sub_(1)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # dy/dx = 1 - y^2
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(gradients[0], y)
+
+
+class Tanh(nn.Module):
+    """To within 2e-7; of a minibatch PyTorch computes the sigmoid four times as fast as its tanh."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Tanh.apply(x)
+
+
 def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
     """Tanh layers with orthogonal weights (gain sqrt 2) and zero biases; the last one linear."""
     layers: list[nn.Module] = []
@@ -134,7 +157,7 @@ def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.S
         linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")  # no global RNG
         nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5, generator=generator)
         nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, nn.Tanh()]
+        layers += [linear] if last else [linear, Tanh()]
     return nn.Sequential(*layers)
 
 
