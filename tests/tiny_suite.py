@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -82,6 +82,45 @@ class TinyVecEnv:
 
     def close(self) -> None:
         pass
+
+
+class Diverging(TinyVecEnv):
+    """A TinyVecEnv whose physics diverges.
+
+    Args:
+        when: (seed, step) -> what is NaN then, ``obs``, ``reward`` or ``reset``. Steps of an
+            environment are counted from 0 over all its episodes; a reset is before that step.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        seeds: Sequence[int],
+        max_episode_steps: int | None,
+        when: Mapping[tuple[int, int], str],
+    ) -> None:
+        super().__init__(task, seeds, max_episode_steps)
+        self.when = when
+        self.taken = np.zeros(self.num_envs, dtype=int)
+
+    def _rows(self, ids: np.ndarray, what: str) -> list[int]:
+        now = [(self.seeds[i], int(self.taken[i])) for i in ids]
+        return [row for row, key in enumerate(now) if self.when.get(key) == what]
+
+    def reset(self, env_ids: np.ndarray | None = None) -> np.ndarray:
+        ids = np.arange(self.num_envs) if env_ids is None else env_ids
+        obs = super().reset(ids)
+        obs[self._rows(ids, "reset"), 1] = np.nan
+        return obs
+
+    def step(self, action: np.ndarray, env_ids: np.ndarray | None = None) -> StepResult:
+        ids = np.arange(self.num_envs) if env_ids is None else env_ids
+        result = super().step(action, ids)
+        result.obs[self._rows(ids, "obs"), 1] = np.nan
+        result.success[self._rows(ids, "obs")] = True  # worth nothing
+        result.reward[self._rows(ids, "reward")] = np.inf
+        self.taken[ids] += 1
+        return result
 
 
 def make(task: Task, seeds: Sequence[int], max_episode_steps: int | None = None) -> TinyVecEnv:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from headstart.behaviors.base import Actor, Decision
 from headstart.suites.base import StepResult, VecEnv
-from headstart.types import Episode, EvalResult
+from headstart.types import Channel, Episode, EvalResult
+
+MOST_IN_A_ROW = 100
+"""Episodes of one environment that diverge one after another; then there is no use in going on."""
 
 
 @dataclass
@@ -20,10 +25,17 @@ class Transition:
     obs: np.ndarray  # (n, O) what was seen before acting
     decision: Decision
     result: StepResult
+    diverged: np.ndarray
+    """(n,) bool: the step does not count. The episode was truncated by the one before, and
+    ``result`` is of that, without its reward and success."""
 
 
 class Interaction:
-    """An actor in an environment: who is where, and how many steps it took."""
+    """An actor in an environment: who is where, and how many steps it took.
+
+    Nothing that is not finite gets past here, but for channels that the task does not have: NaN
+    in the first observation of every environment.
+    """
 
     def __init__(self, env: VecEnv, actor: Actor) -> None:
         self.env = env
@@ -32,42 +44,162 @@ class Interaction:
         self.abandoned_steps = 0
         """Steps of episodes that a limit cut short and that nobody was given."""
         self.obs = np.zeros((env.num_envs, len(env.task.obs_channels)), dtype=np.float32)
+        self.diverged = np.zeros(env.num_envs, dtype=int)
+        """Episodes of each environment that ended by divergence; each took one step more."""
+        self._in_a_row = np.zeros(env.num_envs, dtype=int)
+        self._has_diverged = np.zeros(env.num_envs, dtype=bool)  # and was not reset since
+        self._absent = np.ones(self.obs.shape[1], dtype=bool)  # until the first reset tells
 
     def reset(self, env_ids: np.ndarray) -> None:
-        """Start new episodes in these environments."""
-        if len(env_ids):
-            self.obs[env_ids] = self.env.reset(env_ids)
-            self.actor.reset(env_ids)
+        """Start new episodes in these environments.
+
+        Raises:
+            ValueError: one begins with an observation that is not finite.
+        """
+        if not len(env_ids):
+            return
+        obs = self.env.reset(env_ids)
+        if self._absent.all():
+            missing = np.isnan(obs).all(0)
+            self._absent = missing & ~missing.all()
+        known = np.isfinite(obs) | self._absent
+        if not known.all():
+            row = int(known.all(1).argmin())
+            raise ValueError(
+                f"{self.env.task.id}: {_first('obs', self.env.task.obs_channels, ~known[row])} is"
+                f" not finite right after a reset, seed {self.env.seeds[env_ids[row]]}: the"
+                " simulation is broken"
+            )
+        self.obs[env_ids] = obs
+        self._in_a_row[env_ids] *= self._has_diverged[env_ids]
+        self._has_diverged[env_ids] = False
+        self.actor.reset(env_ids)
 
     def step(self, env_ids: np.ndarray) -> Transition:
-        """Act once in these environments."""
+        """Act once in these environments.
+
+        Raises:
+            ValueError: the actor gave an action that is not finite, or one environment diverged
+                in a hundred episodes in a row.
+        """
         obs = self.obs[env_ids]
         decision = self.actor.act(obs, env_ids)
+        finite = np.isfinite(decision.action)
+        if not _all(finite):
+            wrong = np.any(~finite, axis=0)
+            raise ValueError(
+                f"{self.env.task.id}: {_first('action', self.env.task.action_channels, wrong)} of"
+                f" actor '{self.actor.name}' is not finite: its model is damaged, or diverged in"
+                " training"
+            )
         result = self.env.step(decision.action, env_ids)
-        self.obs[env_ids] = result.obs
         self.env_steps += len(env_ids)
-        return Transition(env_ids, obs, decision, result)
+        known = np.isfinite(result.obs)
+        known |= self._absent
+        diverged = np.zeros(len(env_ids), dtype=bool)
+        if not (_all(known) and _all(np.isfinite(result.reward))):
+            diverged = ~(known.all(1) & np.isfinite(result.reward))
+            self._count(env_ids[diverged], ~known[diverged])
+            result = _cut_short(result, diverged, obs)
+        self.obs[env_ids] = result.obs
+        return Transition(env_ids, obs, decision, result, diverged)
+
+    def _count(self, env_ids: np.ndarray, wrong: np.ndarray) -> None:
+        """Note that these environments diverged in channels (n, O) bool; tell it the first time."""
+        is_first = not self.diverged.any()
+        self.diverged[env_ids] += 1
+        self._in_a_row[env_ids] += 1
+        self._has_diverged[env_ids] = True
+        in_a_row = self._in_a_row[env_ids]
+        worst = int(in_a_row.argmax())
+        channel = _first("obs", self.env.task.obs_channels, wrong[worst]) or "reward"
+        line = (
+            f"{self.env.task.id}: {channel} is not finite at step {self.env_steps} of its"
+            f" environments, seed {self.env.seeds[env_ids[worst]]}"
+        )
+        if in_a_row[worst] >= MOST_IN_A_ROW:
+            raise ValueError(
+                f"{line}: {MOST_IN_A_ROW} episodes in a row diverged; the simulation is broken"
+            )
+        if is_first:
+            tqdm.write(
+                f"warning: {line}; the episode ends at the step before. More are only counted.",
+                file=sys.stderr,
+            )
+
+
+def _all(flags: np.ndarray) -> bool:
+    """``flags.all()`` in a fraction of the time."""
+    return np.count_nonzero(flags) == flags.size
+
+
+def _first(what: str, channels: Sequence[Channel], wrong: np.ndarray) -> str:
+    """The first channel that is wrong, (channels,) bool, e.g. ``obs.hand/x``; "" where none is."""
+    return next((f"{what}.{c.name}" for c, is_it in zip(channels, wrong, strict=True) if is_it), "")
+
+
+def _cut_short(result: StepResult, diverged: np.ndarray, obs: np.ndarray) -> StepResult:
+    """The result, but episodes that diverged, (n,) bool, are truncated where they were: at obs."""
+    return StepResult(
+        obs=np.where(diverged[:, None], obs, result.obs),
+        reward=np.where(diverged, np.float32(0.0), result.reward),
+        terminated=result.terminated & ~diverged,
+        truncated=result.truncated | diverged,
+        success=result.success & ~diverged,
+    )
 
 
 def collect(interaction: Interaction, num_steps: int) -> dict[str, np.ndarray]:
     """Step all E environments S = ``num_steps`` times, restarting episodes that end.
 
-    The actor tells the F frames that it decides on as ``Decision.extras["history"]``.
+    Where one diverges it takes as many steps more, so that S of each count. The actor tells the F
+    frames that it decides on as ``Decision.extras["history"]``.
 
     Returns:
         Columns (S, E, ...): all extras, ``action`` (A), ``next_history`` (F, O; at an episode's
         end with its final observation), ``reward``, ``terminated``, ``truncated``, ``success``.
     """
     env_ids = np.arange(interaction.env.num_envs, dtype=np.int32)
-    rows: list[dict[str, np.ndarray]] = []
-    for _ in range(num_steps):
-        transition = interaction.step(env_ids)
-        decision, result = transition.decision, transition.result
-        rows.append(vars(result) | decision.extras | {"action": decision.action})
-        interaction.reset(env_ids[result.terminated | result.truncated])
+    rows = [_row(interaction, env_ids) for _ in range(num_steps)]
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    diverged = columns.pop("diverged")
+    if diverged.any():
+        _make_up(interaction, columns, diverged)
     frames = [columns["history"][:, :, 1:], columns.pop("obs")[:, :, None]]
     return columns | {"next_history": np.concatenate(frames, axis=2)}
+
+
+def _row(interaction: Interaction, env_ids: np.ndarray) -> dict[str, np.ndarray]:
+    """A step of each of these environments; episodes that end are followed by new ones."""
+    transition = interaction.step(env_ids)
+    decision, result = transition.decision, transition.result
+    interaction.reset(env_ids[result.terminated | result.truncated])
+    own = {"action": decision.action, "diverged": transition.diverged}
+    return vars(result) | decision.extras | own
+
+
+def _make_up(
+    interaction: Interaction, columns: dict[str, np.ndarray], diverged: np.ndarray
+) -> None:
+    """Take the steps that diverged, (S, E) bool, out of columns (S, E, ...), add as many others.
+
+    The one before each is truncated, unless it is in an earlier rollout, whose end counts as such.
+    """
+    truncated, terminated = columns["truncated"], columns["terminated"]
+    truncated[:-1] |= diverged[1:] & ~terminated[:-1]
+    for e in np.flatnonzero(diverged.any(0)):
+        kept = np.flatnonzero(~diverged[:, e])
+        for column in columns.values():
+            column[: len(kept), e] = column[kept, e]
+        s = len(kept)
+        while s < len(diverged):
+            row = _row(interaction, np.array([e], dtype=np.int32))
+            if row["diverged"][0]:
+                truncated[s - 1, e] |= s > 0 and not terminated[s - 1, e]
+                continue
+            for name, column in columns.items():
+                column[s, e] = row[name][0]
+            s += 1
 
 
 class _Recording:
@@ -102,8 +234,10 @@ class _Recording:
         return Episode(
             task_id=env.task.id,
             instruction=env.task.instruction,
-            obs=np.asarray(self.obs, dtype=np.float32),
-            action=np.asarray(self.action, dtype=np.float32),
+            obs=np.asarray(self.obs, dtype=np.float32).reshape(-1, len(env.task.obs_channels)),
+            action=np.asarray(self.action, dtype=np.float32).reshape(
+                -1, len(env.task.action_channels)
+            ),
             reward=np.asarray(self.reward, dtype=np.float32),
             success=np.asarray(self.success, dtype=bool),
             final_obs=result.obs[row],
@@ -127,7 +261,7 @@ def run_episodes(
     more within a budget.
 
     An environment that has had its episodes is stepped no more. What happens is set by the seeds
-    alone.
+    alone. An episode that diverges is truncated by the step before, so it may have no steps.
 
     Args:
         max_steps: an episode is truncated after so many steps.
@@ -147,7 +281,8 @@ def run_episodes(
         ended = []
         for row, env_id in enumerate(active.tolist()):
             recording = recordings[env_id]
-            recording.append(transition, row)
+            if not transition.diverged[row]:
+                recording.append(transition, row)
             since = recording.steps_since_success()
             if (
                 transition.result.terminated[row]
@@ -156,7 +291,8 @@ def run_episodes(
                 or (steps_after_success is not None and since >= steps_after_success)
             ):
                 yield env_id, recording.episode(env, env_id, actor.name, transition.result, row)
-                ended_steps, num_ended = ended_steps + len(recording.action), num_ended + 1
+                ended_steps += len(recording.action) + int(transition.diverged[row])
+                num_ended += 1
                 ended.append(env_id)
                 recordings[env_id] = _Recording()
         running = active[~np.isin(active, ended)]
@@ -196,8 +332,9 @@ def examine(
             episode_seeds=[e.seed for e in mine],
             success=[bool(e.success.any()) for e in mine],
             steps=[e.num_steps for e in mine],
+            diverged_episodes=int(interaction.diverged[first : first + episodes].sum()),
         )
-        for prompt in range(num_prompts)
-        for mine in [played[prompt * episodes : (prompt + 1) * episodes]]
+        for prompt, first in enumerate(range(0, num_prompts * episodes, episodes))
+        for mine in [played[first : first + episodes]]
     ]
     return results, played

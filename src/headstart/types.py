@@ -145,6 +145,8 @@ class EvalResult:
     """At any step."""
     steps: list[int]
     """Up to the first success, or all."""
+    diverged_episodes: int = 0
+    """How many of them the simulation spoiled; they count as failures."""
 
 
 @dataclass

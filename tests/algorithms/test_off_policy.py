@@ -180,3 +180,13 @@ def test_updates_keep_their_share_of_the_steps_and_the_policy_its_share_of_updat
 def test_a_buffer_smaller_than_the_warm_up_is_told():
     with pytest.raises(ValueError, match="capacity is 50; use at least 100"):
         OffPolicyConfig(warmup_steps=100, capacity=50)
+
+
+def test_a_step_that_diverged_is_in_no_buffer_and_no_normalisation(tiny):
+    learner = learner_of()
+    env = tiny.Diverging(learner.task, range(4), 15, {(0, 0): "reward", (2, 5): "obs"})
+    (spent,) = learner.improve(env, 80)
+    assert (spent.env_steps, spent.diverged_episodes) == (82, 2)
+    assert len(learner.replay) == 80 and learner.model.features.count == 80
+    assert learner.replay.tensors()["rows"].isfinite().all()
+    assert all(tensor.isfinite().all() for tensor in learner.model.state_dict().values())

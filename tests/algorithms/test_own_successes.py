@@ -240,3 +240,13 @@ def build_copy(model: Transformer) -> Transformer:
     copy = build_transformer(model.config, model.channels, model.vocabulary, seed=1)
     copy.load_state_dict(model.state_dict())
     return copy
+
+
+def test_episodes_that_diverge_are_failures_and_nothing_of_them_is_learned(tiny, model):
+    task = tiny.TASKS["reach"]
+    learner = OwnSuccesses(CONFIG, task, 0, model)
+    env = tiny.Diverging(task, range(4), MAX_STEPS, {(0, 0): "obs", (1, 2): "reward"})
+    spent = next(iter(learner.improve(env, 1)))
+    assert spent.diverged_episodes == 2 and spent.env_steps <= 1 + 3 + 2 * MAX_STEPS
+    assert spent.metrics["train/success"] <= 0.5
+    assert all(tensor.isfinite().all() for tensor in learner.tensors().values())

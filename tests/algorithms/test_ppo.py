@@ -56,3 +56,30 @@ def test_learning_that_diverges_stops_at_once(tiny):
     rollout.reward[3, 1] = float("inf")
     with pytest.raises(ValueError, match="tiny/reach: learning diverged"):
         learner.update(rollout)
+
+
+def test_an_environment_that_diverges_leaves_rollouts_whole_and_the_others_as_they_were(tiny):
+    def play(when):
+        learner = PPO(CONFIG, registry.get_task("tiny/reach"), seed=0)
+        interaction = Interaction(
+            tiny.Diverging(learner.task, range(4), 15, when), learner.explorer(4)
+        )
+        interaction.reset(np.arange(4))
+        return Rollout.of(collect(interaction, CONFIG.num_steps))
+
+    spoiled, plain = play({(2, 5): "obs", (2, 9): "reward"}), play({})
+    for name, column in vars(spoiled).items():
+        assert column.isfinite().all(), name
+        assert torch.equal(column[:, [0, 1, 3]], getattr(plain, name)[:, [0, 1, 3]]), name
+    assert spoiled.truncated[:, 2].nonzero().flatten().tolist() == [4, 7]
+    began = spoiled.history[[5, 8], 2]
+    assert torch.equal(began[:, 0], began[:, 1])  # a fresh history, nothing from before
+
+
+def test_steps_that_diverged_are_paid_for_and_not_learned_from(tiny):
+    learner = PPO(CONFIG, registry.get_task("tiny/reach"), seed=0)
+    env = tiny.Diverging(learner.task, range(4), 15, {(2, 5): "obs", (3, 25): "reward"})
+    spent = list(learner.improve(env, 100))
+    assert [(s.env_steps, s.diverged_episodes) for s in spent] == [(81, 1), (81, 1)]
+    assert all(tensor.isfinite().all() for tensor in learner.model.state_dict().values())
+    assert learner.model.features.count == 160

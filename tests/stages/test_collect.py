@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from headstart.ledger import read_bill
 from headstart.rollout import Interaction
 from headstart.stages import collect as stage
 from headstart.stages.collect import CollectConfig, collect
+from headstart.types import Task
 
 CONFIG = CollectConfig(split="metaworld/smoke-train", env_steps=2400, num_envs=3)
 
@@ -48,7 +50,7 @@ def account(root: Path) -> tuple[int, int, dict[str, int]]:
 def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    assert account(data)[2] == {"limit": 0, "interrupted": 0}
+    assert account(data)[2] == {"limit": 0, "interrupted": 0, "diverged": 0}
     config = CollectConfig(split="metaworld/push", env_steps=300, num_envs=3)
 
     def stop(*_: object) -> None:
@@ -61,7 +63,7 @@ def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
     collect(config, tmp_path / "data", resume=True)
     spent, stored, discarded = account(tmp_path / "data")
     assert spent > stored > 0
-    assert discarded == {"limit": spent - stored, "interrupted": 0}
+    assert discarded == {"limit": spent - stored, "interrupted": 0, "diverged": 0}
 
 
 def test_too_few_steps_for_any_episode_are_one_clear_line(tmp_path: Path):
@@ -89,7 +91,7 @@ def test_steps_of_an_interrupted_try_are_discarded_and_paid_for(
     collect(CONFIG, tmp_path / "data", resume=True)
     straight, resumed = account(data), account(tmp_path / "data")
     assert resumed[1] == straight[1]
-    assert resumed[2] == {"limit": 0, "interrupted": resumed[0] - straight[0]}
+    assert resumed[2] == straight[2] | {"interrupted": resumed[0] - straight[0]}
     assert resumed[0] > straight[0]
     assert manifest(tmp_path / "data") == manifest(data), "the same data, whatever it cost"
 
@@ -113,3 +115,22 @@ def test_an_interrupted_collection_resumes_to_the_same_data(
     collect(CONFIG, tmp_path / "data", resume=True)
     straight, resumed = (Dataset(p).episode_table()["sha256"] for p in (data, tmp_path / "data"))
     assert straight.tolist() == resumed.tolist()
+
+
+def test_what_diverged_is_not_stored_but_counted_and_paid_for(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def make(task: Task, seeds: list[int], max_episode_steps: int) -> Any:
+        when = {(seed, 7): "reward" for seed in seeds[1:]} | {(seeds[0], first): "obs"}
+        return tiny.Diverging(task, seeds, max_episode_steps, when)
+
+    monkeypatch.setattr(tiny, "make", make)
+    settings = {"split": "tiny/reach", "behavior": "random", "env_steps": 0}
+    first = 0  # so there is no episode
+    collect(CollectConfig(**settings, num_envs=3), tmp_path / "data")
+    episodes = Dataset(tmp_path / "data").episodes()
+    assert [e.num_steps for e in episodes] == [7, 7] and all(e.truncated for e in episodes)
+    assert all(np.isfinite(a).all() for e in episodes for a in (e.obs, e.final_obs, e.reward))
+    assert account(tmp_path / "data") == (17, 14, {"limit": 0, "interrupted": 0, "diverged": 3})
+    with pytest.raises(ValueError, match="tiny/reach: every episode diverged"):
+        collect(CollectConfig(**settings, num_envs=1), tmp_path / "none")

@@ -1,11 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import small_run
 from headstart.stages import evaluate as stage
 from headstart.stages.evaluate import EvaluateConfig, choose_retrieval, evaluate
+from headstart.suites.base import StepResult
+from headstart.suites.envpool import EnvPoolVecEnv
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +90,19 @@ def test_the_better_retrieval_is_the_control():
     ]
     assert choose_retrieval(rows) == "heldout.retrieval_relative"
     assert [row["arm"] for row in rows] == ["heldout.retrieval_raw", "heldout.retrieval"]
+
+
+def test_episodes_that_diverge_are_failures_and_are_reported(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    step = EnvPoolVecEnv.step
+
+    def diverge(*arguments: Any) -> StepResult:
+        result = step(*arguments)
+        return replace(result, reward=np.full_like(result.reward, np.nan))
+
+    monkeypatch.setattr(EnvPoolVecEnv, "step", diverge)
+    result = evaluate(config(made), tmp_path / "out")
+    for row in result["rows"]:
+        assert row["diverged_episodes"] == len(row["success"]) and not any(row["success"])
+    assert result["replays"] == []  # no episode has a step that could be drawn

@@ -72,7 +72,7 @@ def test_an_evaluation_ends_after_ten_episodes_only_if_all_of_them_fail(
 
     def some_succeed(config, learner, task, seeds, meter):
         played.extend(seeds)
-        return np.arange(len(seeds)) < successes
+        return np.arange(len(seeds)) < successes, 0
 
     monkeypatch.setattr(stage, "_played", some_succeed)
     result = reinforce(config(eval_episodes=30, env_steps=ROUND), tmp_path / "run")
@@ -207,3 +207,45 @@ def test_an_unknown_task_is_named_with_its_neighbours(tmp_path):
     with pytest.raises(ValueError, match="metaworld/door-unlock"):
         reinforce(config(task="metaworld/door-unlok"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "off_policy"])
+def test_episodes_that_diverge_are_counted_and_a_resumed_run_is_still_exact(
+    tiny, tmp_path, monkeypatch, algorithm
+):
+    def make(task, seeds, max_episode_steps=None):
+        when = {(seed, 7): "obs" for seed in seeds}
+        return tiny.Diverging(task, seeds, max_episode_steps, when)
+
+    monkeypatch.setattr(tiny, "make", make)
+    settings = config(algorithm=algorithm)
+    whole = reinforce(settings, tmp_path / "whole")
+    # 40 steps count in each of 4 environments, and one does not
+    assert [point["env_steps"] for point in whole["curve"]] == [164, 328, 492]
+    assert read_bill(tmp_path / "whole").cost.env_steps_by_origin["reinforce"] == 492
+    logs = metrics_of(tmp_path / "whole")
+    counted = [log["charts/diverged_episodes"] for log in logs if "train/reward" in log]
+    assert counted == [4, 4, 8, 8, 12, 12] and whole["diverged_episodes"] == 12
+    for point in whole["curve"]:  # those that did not succeed within seven steps
+        assert point["success_rate"] == pytest.approx(1 - point["diverged_episodes"] / 5)
+    assert any(point["diverged_episodes"] for point in whole["curve"])
+    saved = load_file(tmp_path / "whole" / "checkpoint.safetensors")
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+    step, left = tiny.TinyVecEnv.step, [130]
+
+    def dying_step(*args):
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.TinyVecEnv, "step", dying_step)
+        with pytest.raises(Killed):
+            reinforce(settings, tmp_path / "resumed")
+    resumed = reinforce(settings, tmp_path / "resumed", resume=True)
+    assert resumed["diverged_episodes"] == 12
+    assert metrics_of(tmp_path / "resumed") == logs
+    weights = [tmp_path / run / "model.safetensors" for run in ("whole", "resumed")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -70,3 +70,19 @@ def test_every_reset_of_every_task_puts_the_goal_within_reach():
         for obs in (first, second, third):
             assert np.abs(obs[:, 18:] - np.array([0.0, 0.7, 0.15])).max() < 0.5
         assert not np.array_equal(third[1, 18:], second[0, 18:])
+
+
+@pytest.mark.parametrize("name", ["handle-press", "pick-place"])
+def test_physics_that_mujoco_gave_up_is_not_taken_for_an_observation(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings to a file here
+    env, other = (registry.make(metaworld.TASKS[name], [1, 2]) for _ in range(2))
+    env.reset()
+    other.reset()
+    action = np.zeros((2, 4), np.float32)
+    spoiled = action.copy()
+    spoiled[1] = np.nan
+    result, plain = env.step(spoiled), other.step(action)
+    assert np.isnan(result.obs[1, 0]) and not (result.terminated | result.truncated).any()
+    np.testing.assert_array_equal(result.obs[0], plain.obs[0])
+    np.testing.assert_array_equal(env.reset(np.array([1])), other.reset(np.array([1])))
+    np.testing.assert_array_equal(env.step(action).obs, other.step(action).obs)

@@ -22,6 +22,7 @@ class Spent:
     flops: float | None
     """Floating-point operations of acting and learning; None where nobody counts them."""
     metrics: dict[str, float]
+    diverged_episodes: int = 0
 
 
 def check_finite(model: nn.Module, task: Task) -> None:

@@ -140,7 +140,8 @@ class OffPolicy:
         interaction = Interaction(env, self.explorer(env.num_envs))
         interaction.reset(np.arange(env.num_envs, dtype=np.int32))
         while interaction.env_steps < env_steps:
-            before, parts, success, reward = interaction.env_steps, [], [], []
+            steps, diverged = interaction.env_steps, interaction.diverged.sum()
+            parts, success, reward = [], [], []
             for start in range(0, config.num_steps, config.burst):
                 columns = collect(interaction, min(config.burst, config.num_steps - start))
                 self._remember(columns, self.replay)
@@ -150,14 +151,14 @@ class OffPolicy:
                     self._owed += columns["reward"].size * config.updates_per_step
                     parts += self._learn(int(self._owed))
                     self._owed %= 1
-            check_finite(self.model, self.task)
+                    check_finite(self.model, self.task)  # before it acts
             metrics = {
                 "train/reward": float(np.mean(reward)),
                 "train/success": float(np.any(success, axis=0).mean()),
                 **self._metrics(parts),
             }
-            steps = interaction.env_steps - before
-            yield Spent(steps, self._flops(steps, len(parts)), metrics)
+            steps, diverged = interaction.env_steps - steps, interaction.diverged.sum() - diverged
+            yield Spent(steps, self._flops(steps, len(parts)), metrics, int(diverged))
 
     def actor(self, num_envs: int) -> SquashedPolicy:
         return SquashedPolicy(self.model, num_envs)

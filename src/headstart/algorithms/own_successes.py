@@ -129,7 +129,7 @@ class OwnSuccesses:
                 "train/own_successes": len(self._shown) - self._own_from - self._num_given,
                 "train/chosen_success": max(self._best, 0.0),
             }
-            yield Spent(interaction.env_steps, flops, metrics)
+            yield Spent(interaction.env_steps, flops, metrics, int(interaction.diverged.sum()))
 
     def actor(self, num_envs: int) -> Policy:
         return self._policy(self.chosen, [self._chosen_prompt] * num_envs, None)
@@ -166,7 +166,7 @@ class OwnSuccesses:
 
     def _take_in(self, prompts: list[int], played: list[Episode]) -> None:
         """How the prompts did, and new ones: the episodes that succeeded."""
-        highest = [float(episode.reward.max()) for episode in played]
+        highest = [float(episode.reward.max(initial=0.0)) for episode in played]
         self._highest_reward = max(self._highest_reward, *highest)
         for prompt, episode, reward in zip(prompts, played, highest, strict=True):
             # A quick success counts as one, the slowest as half of one.

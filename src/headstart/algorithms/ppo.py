@@ -108,13 +108,15 @@ class PPO:
         interaction = Interaction(env, self.explorer(env.num_envs))
         interaction.reset(np.arange(env.num_envs, dtype=np.int32))
         while interaction.env_steps < env_steps:
+            steps, diverged = interaction.env_steps, interaction.diverged.sum()
             rollout = Rollout.of(collect(interaction, self.config.num_steps))
             metrics = self.update(rollout) | {
                 "train/reward": rollout.reward.mean().item(),
                 "train/success": rollout.success.any(0).float().mean().item(),
                 "train/action_std": self.model.log_std_A.exp().mean().item(),
             }
-            yield Spent(rollout.reward.numel(), metrics.pop("flops"), metrics)
+            steps, diverged = interaction.env_steps - steps, interaction.diverged.sum() - diverged
+            yield Spent(steps, metrics.pop("flops"), metrics, int(diverged))
 
     def actor(self, num_envs: int) -> ActorCriticPolicy:
         return ActorCriticPolicy(self.model, num_envs)

@@ -59,10 +59,12 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     Returns:
         What ``result.json`` holds: see ``summary``, and ``discarded``: the simulator steps that are
         in no episode, by reason: ``limit`` where the budget ended, ``interrupted`` in tries that
-        were stopped. With ``env_steps``, which are stored, they sum to those of the bill.
+        were stopped, ``diverged`` one for each episode that ended because its next state was not
+        finite. With ``env_steps``, which are stored, they sum to those of the bill.
 
     Raises:
-        ValueError: no such split; too few steps for an episode; ``out`` holds something else.
+        ValueError: no such split; too few steps for an episode; ``out`` holds something else;
+            every episode of a task diverged.
     """
     tasks = registry.get_split(config.split)
     check_memory(config.num_envs)
@@ -77,7 +79,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     if artifact.is_complete:
         settle(out)
         return artifact.result()
-    abandoned = {piece["task"]: piece["abandoned_steps"] for piece in artifact.progress()}
+    lost = {piece["task"]: piece for piece in artifact.progress()}
     with Meter(spent_so_far(out)) as meter, DatasetWriter(out, tasks[0]) as writer:
         try:
             saved = Dataset(out)
@@ -90,9 +92,12 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
                     # What one task overdraws, those after it share; the last one may not overdraw.
                     left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
                     budget, limit = left // tasks_left, left if tasks_left == 1 else None
-                episodes, abandoned[task.id] = _record(config, task, budget, limit, meter)
+                episodes, abandoned, diverged = _record(config, task, budget, limit, meter)
                 # First what they cost: whatever is stored has been paid for.
-                artifact.save_progress({"task": task.id, "abandoned_steps": abandoned[task.id]})
+                lost[task.id] = {
+                    "task": task.id, "abandoned_steps": abandoned, "diverged_steps": diverged,
+                }  # fmt: skip
+                artifact.save_progress(lost[task.id])
                 write_unfinished_bill(out, "collect", meter.cost())
                 writer.save_episodes(episodes)
         finally:  # what an interrupted run has spent is spent
@@ -103,9 +108,10 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         raise ValueError(
             f"no episode ended within {config.env_steps} environment steps; use {enough} or more"
         )
-    limit = sum(abandoned.values())
-    interrupted = (cost.env_steps or 0) - result["env_steps"] - limit
-    result["discarded"] = {"limit": limit, "interrupted": interrupted}
+    limit = sum(piece["abandoned_steps"] for piece in lost.values())
+    diverged = sum(piece.get("diverged_steps", 0) for piece in lost.values())
+    interrupted = (cost.env_steps or 0) - result["env_steps"] - limit - diverged
+    result["discarded"] = {"limit": limit, "interrupted": interrupted, "diverged": diverged}
     write_card(out, f"Episodes on {config.split}", _card(config, result, cost))
     artifact.write_result(result)
     settle(out)
@@ -114,10 +120,14 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
 
 def _record(
     config: CollectConfig, task: Task, budget: int | None, limit: int | None, meter: Meter
-) -> tuple[list[Episode], int]:
-    """All episodes of one task, undisturbed first, then perturbed; steps that are in none."""
+) -> tuple[list[Episode], int, int]:
+    """All episodes of one task, undisturbed first, then perturbed.
+
+    Returns:
+        Steps that are in none besides: those that a limit cut off, and those that diverged.
+    """
     episodes: list[Episode] = []
-    abandoned_steps = 0
+    abandoned_steps = diverged_steps = 0
     perturbed = config.perturbed if config.behavior == "expert" else 0.0
     for part, share in enumerate((1.0 - perturbed, perturbed)):
         if share == 0.0:
@@ -140,18 +150,22 @@ def _record(
             limit,
         )
         try:
-            mine = [episode for _, episode in new]
+            mine = [episode for _, episode in new if episode.num_steps]
         finally:
             meter.count_env_steps(actor.name, interaction.env_steps)
         stored = sum(episode.num_steps for episode in mine)
-        assert interaction.env_steps == stored + interaction.abandoned_steps, task.id
+        diverged = int(interaction.diverged.sum())  # each took a step that is in no episode
+        assert interaction.env_steps == stored + interaction.abandoned_steps + diverged, task.id
+        if diverged and not mine:
+            raise ValueError(f"{task.id}: every episode diverged; the simulation is broken")
         episodes += mine
         abandoned_steps += interaction.abandoned_steps
+        diverged_steps += diverged
         env.close()
         limit = None if limit is None else limit - interaction.env_steps
     if config.behavior == "expert":
         meter.count_demonstrations(len(episodes))
-    return episodes, abandoned_steps
+    return episodes, abandoned_steps, diverged_steps
 
 
 def _actor(config: CollectConfig, task: Task, seeds: list[int], perturbed: bool) -> Actor:

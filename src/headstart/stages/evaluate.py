@@ -75,8 +75,9 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
     controls ``retrieval`` (the better of two), ``open_loop``, ``wrong_prompt``, ``no_prompt``.
 
     Returns:
-        What ``result.json`` holds: ``protocol``, ``rows`` (one an arm, task and demonstration)
-        and a few ``replays``; where the machine has a renderer, ``films`` of them lie beside it.
+        What ``result.json`` holds: ``protocol``, ``rows`` (one an arm, task and demonstration,
+        with its ``diverged_episodes``, which failed) and a few ``replays``; where the machine has
+        a renderer, ``films`` of them lie beside it.
 
     Raises:
         ValueError: a missing or damaged model or dataset; no task, or one without a demonstration
@@ -247,7 +248,7 @@ class Exam:
             )
             meter.count_env_steps("evaluate", interaction.env_steps)
             rows += [self._row(result) for result in results]
-            if arm == "heldout.shown_once":
+            if arm == "heldout.shown_once" and episodes[0].num_steps:
                 film(
                     task.id, episodes[0].seed, episodes[0].action, self._films / f"{task.name}.mp4"
                 )

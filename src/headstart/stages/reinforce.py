@@ -115,6 +115,8 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     """Of training alone, without evaluation, and without work that an interruption undid."""
+    diverged_episodes: int = 0
+    """In training."""
 
     @property
     def env_steps(self) -> int:
@@ -141,7 +143,8 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
         What ``result.json`` holds. ``curve`` has a point per evaluation: training cost so far
         (``env_steps``, ``core_s``, ``flops``, ``wall_s``; evaluation not counted) and the greedy
         policy's ``success_rate`` over ``episodes``: success at any step of an episode. From a
-        prior the first point is the policy that it starts from.
+        prior the first point is the policy that it starts from. ``diverged_episodes`` were spoiled
+        by the simulation: of training, and of a point's evaluation, where they count as failures.
 
     Raises:
         ValueError: no such task; a missing or damaged model or dataset, or too few demonstrations,
@@ -177,6 +180,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
                 "task": config.task,
                 "seed": config.seed,
                 "reached": progress.reached(config.stop_at_success),
+                "diverged_episodes": progress.diverged_episodes,
                 "curve": progress.curve,
             }
             learner.save(out)
@@ -273,6 +277,7 @@ def _round(
     bar: tqdm,
 ) -> Progress:
     """Train for ``eval_every_steps``, then evaluate."""
+    diverged = progress.diverged_episodes
     with Meter(progress.cost) as training:
         seeds = _seeds(config, task, "reinforcement", progress.rounds, config.num_envs)
         env = _make(config, task, seeds)
@@ -281,11 +286,12 @@ def _round(
                 m.count_env_steps("reinforce", spent.env_steps)
                 m.count_flops(spent.flops)
             bar.update(spent.env_steps)
-            cost = training.cost()
-            artifact.log(spent.metrics | {"step": cost.env_steps, "charts/core_s": cost.core_s})
+            cost, diverged = training.cost(), diverged + spent.diverged_episodes
+            charts = {"charts/core_s": cost.core_s, "charts/diverged_episodes": diverged}
+            artifact.log(spent.metrics | {"step": cost.env_steps} | charts)
         env.close()
         del env  # frees the simulator's memory before evaluation takes its own
-    progress = Progress(progress.rounds + 1, progress.curve, training.cost())
+    progress = Progress(progress.rounds + 1, progress.curve, training.cost(), diverged)
     point = _point(config, learner, task, progress, meter)
     artifact.log({"step": point["env_steps"], "eval/success_rate": point["success_rate"]})
     bar.set_postfix(success=f"{point['success_rate']:.2f}")
@@ -296,7 +302,7 @@ def _point(
     config: ReinforceConfig, learner: Algorithm, task: Task, progress: Progress, meter: Meter
 ) -> dict[str, Any]:
     """A point of the curve: the policy as it is, and what it cost."""
-    success = _evaluate(config, learner, task, progress.rounds, meter)
+    success, diverged = _evaluate(config, learner, task, progress.rounds, meter)
     cost = progress.cost
     return {
         "env_steps": cost.env_steps,
@@ -305,30 +311,32 @@ def _point(
         "wall_s": cost.wall_s,
         "success_rate": float(success.mean()),
         "episodes": len(success),
+        "diverged_episodes": diverged,
     }
 
 
 def _evaluate(
     config: ReinforceConfig, learner: Algorithm, task: Task, index: int, meter: Meter
-) -> np.ndarray:
-    """Success (n,) bool of greedy episodes, each in an environment of its own."""
+) -> tuple[np.ndarray, int]:
+    """Success (n,) bool of greedy episodes, each in its own environment; how many diverged."""
     seeds = _seeds(config, task, "evaluation", index, config.eval_episodes)
-    success = _played(config, learner, task, seeds[:SCREENING_EPISODES], meter)
+    success, diverged = _played(config, learner, task, seeds[:SCREENING_EPISODES], meter)
     if success.any() and len(success) < len(seeds):
-        rest = _played(config, learner, task, seeds[SCREENING_EPISODES:], meter)
-        success = np.concatenate([success, rest])
-    return success
+        rest, more = _played(config, learner, task, seeds[SCREENING_EPISODES:], meter)
+        success, diverged = np.concatenate([success, rest]), diverged + more
+    return success, diverged
 
 
 def _played(
     config: ReinforceConfig, learner: Algorithm, task: Task, seeds: list[int], meter: Meter
-) -> np.ndarray:
-    """Success (len(seeds),) bool of a greedy episode with each seed."""
+) -> tuple[np.ndarray, int]:
+    """Success (len(seeds),) bool of a greedy episode with each seed; how many diverged."""
     env = _make(config, task, seeds)
     interaction = Interaction(env, learner.actor(len(seeds)))
     episodes = run_episodes(interaction, config.max_episode_steps)
     try:
-        return np.array([episode.success.any() for _, episode in episodes])
+        success = np.array([episode.success.any() for _, episode in episodes])
+        return success, int(interaction.diverged.sum())
     finally:
         meter.count_env_steps("evaluate", interaction.env_steps)
         env.close()

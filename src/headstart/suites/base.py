@@ -27,7 +27,11 @@ class StepResult:
 
 
 class VecEnv(Protocol):
-    """Several environments of one task, environment k seeded with ``seeds[k]``."""
+    """Several environments of one task, environment k seeded with ``seeds[k]``.
+
+    Where the physics diverges, an observation or reward is not finite: ``rollout.Interaction`` ends
+    the episode and has it reset. NaN throughout is a channel that the task does not have.
+    """
 
     task: Task
     seeds: tuple[int, ...]

@@ -163,9 +163,18 @@ def _make(
     )
 
 
+FARTHEST_X_M = 0.8
+"""No action brings the hand past x = 0.5 m. But a state that is no longer finite MuJoCo replaces
+by one with the hand at 1.13 m, and the episode goes on as if nothing had happened."""
+
+
 def _read_obs(obs: np.ndarray) -> np.ndarray:
-    """(n, 39) -> (n, 21). Meta-World pads an object that a task has not with zeros: NaN here."""
+    """(n, 39) -> (n, 21). Meta-World pads an object that a task has not with zeros: NaN here.
+
+    Where the physics has diverged, hand/x is NaN too.
+    """
     obs = np.concatenate([obs[:, :18], obs[:, -3:]], axis=1)
+    obs[obs[:, 0] > FARTHEST_X_M, 0] = np.nan
     for first in (4, 11):
         absent = ~obs[:, first : first + 7].any(axis=1)
         obs[absent, first : first + 7] = np.nan
