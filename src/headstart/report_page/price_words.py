@@ -29,6 +29,7 @@ LABELS = {
     "told": "Prior, told, learns from reward",
     "shown": "Prior, shown once, learns from reward",
     "demos": "Prior, fine-tuned, learns from reward",
+    "early_prior": "Early prior, told, nothing learned",
     "off_the_bat": "Prior, told, nothing learned",
     "shown_once": "Prior, shown once, nothing learned",
     "finetuned": "Prior, fine-tuned",
