@@ -115,7 +115,7 @@ def read_arms(folder: Path, prior: Prior | None = None) -> list[Arm]:
     by_arm = groupby(files, lambda file: file.parent.name)
     arms = [_read_arm(name, list(of_arm), prior) for name, of_arm in by_arm]
     of_prior = prior.arms() if prior else []
-    given = {arm.demonstrations for arm in arms + of_prior if arm.name != "imitation"} - {0}
+    given = {arm.demonstrations for arm in arms + of_prior if not _imitates(arm.name)} - {0}
     parts = [a.within(k) for a in arms if a.name == "imitation" for k in sorted(given)]
     unique: dict[str, Arm] = {}
     # What was measured here goes before what the prior's report says.
@@ -135,22 +135,26 @@ def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
     config = contents[0].get("made_by", {}).get("config", {})
     numbered = re.fullmatch(r"\w+?_(\d+)", base)
     given = int(numbered[1]) if numbered else int(config.get("count") or base == "shown")
-    if base == "imitation":
+    if _imitates(base):
         given = max(p["demonstrations"] for c in contents for p in c["result"]["curve"])
     peer = base.startswith("sb3_")
     # Imitation's config names the prior as well, whose statistics it shares.
-    pretrained = config.get("model") is not None and not peer and base != "imitation"
+    pretrained = config.get("model") is not None and not peer and not _imitates(base)
     reward = "success" if name.endswith("_success") else "dense"
     arm = Arm(
         name=name,
         pretrained=pretrained,
         demonstrations=given,
-        reward="none" if base.startswith("imitation") else reward,
+        reward="none" if _imitates(base) else reward,
         peer=peer,
         measured="here",
         runs=(),
     )
     return replace(arm, runs=tuple(_run(arm, content, prior) for content in contents))
+
+
+def _imitates(arm: str) -> bool:
+    return arm.startswith("imitation")
 
 
 def _published(folder: Path) -> list[Arm]:
@@ -177,7 +181,7 @@ def _read(file: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or key not in content.get("result", {}):
             raise ValueError(f"{file}: its result has no '{key}'")
     curve = content["result"]["curve"]
-    needed = ["success_rate", "episodes"] + ["demonstrations"] * (file.parent.name == "imitation")
+    needed = ["success_rate", "episodes"] + ["demonstrations"] * _imitates(file.parent.name)
     for i, point in enumerate(curve):
         for key in needed:
             if not isinstance(point.get(key), int | float):

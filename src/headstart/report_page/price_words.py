@@ -26,6 +26,7 @@ LABELS = {
     "published_sac": "SAC, published with TD-MPC2",
     "rlpd": "From scratch, off-policy, demonstrations in its buffer",
     "imitation": "Imitation from scratch",
+    "imitation_same_data": "Imitation from scratch, a task at a time, on the prior's data",
     "told": "Prior, told, learns from reward",
     "shown": "Prior, shown once, learns from reward",
     "demos": "Prior, fine-tuned, learns from reward",
