@@ -39,8 +39,9 @@ PRIOR_OUTCOMES = (0.5, 1.5)
 """Successes and failures that an untried prompt is taken to have had: most are of no use."""
 GIVEN_OUTCOMES = (3.0, 0.0)
 """What a demonstration of the task itself is taken to have had beside that."""
-SERVES = (5, 0.7)
-"""Episodes and share of successes from which on a prompt is taken to serve."""
+SERVES = (5, 0.8)
+"""Episodes and share of successes from which on a prompt is taken to serve. A quick success counts
+for more, so that the words are not settled for where they succeed slowly and by luck."""
 NEAR_MISS = 0.1
 """What the highest reward of all counts in a failure, as a share of a success."""
 
