@@ -43,6 +43,22 @@ def test_environments_do_not_disturb_one_another(model):
             np.testing.assert_allclose(action[row], expected[env][t], atol=1e-5)
 
 
+def test_each_episode_is_shown_what_starts_most_like_it(model):
+    prompts = [shown(seed) for seed in range(3)]
+    starts = np.stack([p.demonstration.obs[0] for p in prompts if p.demonstration])
+    policy = Policy(model, CHANNELS, prompts, num_envs=4)
+    obs = starts[[2, 0, 0, 1]] + 0.01
+    obs[1, 3] = np.nan  # a channel that it does not have
+    action = policy.act(obs).action
+    assert policy.prompt_of_env.tolist() == [2, 0, 0, 1]
+    for row, prompt in enumerate([2, 0, 0, 1]):
+        alone = Policy(model, CHANNELS, [prompts[prompt]])
+        np.testing.assert_allclose(action[row], alone.act(obs[row : row + 1]).action[0], atol=1e-5)
+    policy.reset(np.array([3]))
+    policy.act(starts[[1, 1, 1, 2]])
+    assert policy.prompt_of_env.tolist() == [2, 0, 0, 2], "chosen at an episode's start alone"
+
+
 def test_reset_forgets_the_episode(model):
     policy = Policy(model, CHANNELS, [Prompt("go home")])
     obs = np.ones((1, 7), np.float32)

@@ -4,7 +4,8 @@ A pre-trained model needs no gradient of the reward to begin with. Prompts are t
 the task's words, demonstrations of other tasks (opening a window teaches how to unlock a door), and
 every episode of this task that has succeeded so far, from where on it is a demonstration too. Once
 a prompt is found that serves, the model imitates the successes of its best prompts after every
-batch of episodes, half of which have noise.
+batch of episodes, half of which have noise; and each episode is shown the one of them that starts
+most like it.
 
 Relatives: Thompson sampling (1933), expert iteration (Anthony et al. 2017, arXiv:1705.08439),
 self-imitation learning (Oh et al. 2018, arXiv:1806.05635). The policy that is judged and saved is
@@ -96,11 +97,13 @@ class OwnSuccesses:
         self._num_skills, self._num_given = len(skills), len(given)
         self._outcomes = np.tile(PRIOR_OUTCOMES, (len(self._shown), 1))
         self._outcomes[self._own_from :] += GIVEN_OUTCOMES
-        self._chosen_prompt = self._own_from if given else 0
+        # What the chosen policy acts on; of several the one that starts most like the episode.
+        self._chosen_prompts = [*range(self._own_from, len(self._shown))] or [0]
         self._source: list[int] = []  # the prompt that each own success was played on
         self._highest_reward = 0.0
         self._batches = 0
-        self._rates: list[float] = []  # of the last batches
+        self._rates: list[float] = []  # of the last batches of one kind
+        self._rated_told = False  # which kind: told, or shown
         self._best = -1.0
 
     @property
@@ -112,14 +115,15 @@ class OwnSuccesses:
         num, forward = env.num_envs, 2.0 * self.model.num_parameters()
         spent = 0
         while spent < env_steps:
-            prompts = self._prompts(num)
-            policy = self._policy(self.model, prompts, self._noise(num))
+            searching, prompts = self._is_searching(), self._prompts(num)
+            by_start = None if searching else num
+            policy = self._policy(self.model, prompts, self._noise(num), by_start)
             interaction = Interaction(env, policy)
             ended = dict(run_episodes(interaction, self.task.max_episode_steps))
             played = [ended[i] for i in range(num)]
-            searching, rate = self._is_searching(), _success_rate(played)
-            self._take_in(prompts, played)
-            self._judge(rate, searching)
+            rate = _success_rate(played)
+            self._take_in([prompts[i] for i in policy.prompt_of_env], played)
+            self._judge(rate, None if searching else prompts)
             self._batches += 1
             flops = forward * interaction.env_steps
             if self._is_judged:
@@ -133,23 +137,26 @@ class OwnSuccesses:
             yield Spent(interaction.env_steps, flops, metrics, int(interaction.diverged.sum()))
 
     def actor(self, num_envs: int) -> Policy:
-        return self._policy(self.chosen, [self._chosen_prompt] * num_envs, None)
+        return self._policy(self.chosen, self._chosen_prompts, None, num_envs)
 
     def _prompts(self, num: int) -> list[int]:
-        """What each environment acts on: each prompt as often as it may be the best of all.
+        """What is acted on: in the search one prompt an environment, later those to choose from.
 
-        A policy is either told or shown, so a batch has words throughout or not at all.
+        Each as often as it may be the best of all. A policy is either told or shown, so a batch has
+        words throughout or not at all.
         """
         searching = self._is_searching()
-        if self._batches == 0 or not (searching or self._is_judged):
-            return [self._chosen_prompt] * num
+        if not (searching or self._is_judged):
+            return self._chosen_prompts
+        if self._batches == 0:
+            return [0] * num
         arms = np.array([*range(self._own_from)] if searching else [0, *self._kept()])
         successes, failures = self._outcomes[arms].T
         generator = np.random.default_rng((self.seed, self._batches))
         sampled = generator.beta(successes, failures, size=(num, len(arms)))
         if (sampled.argmax(1) == 0).mean() > 0.5 or len(arms) == 1:
-            return [0] * num
-        return arms[1 + sampled[:, 1:].argmax(1)].tolist()
+            return [0] * num if searching else [0]
+        return arms[1 + sampled[:, 1:].argmax(1)].tolist() if searching else arms[1:].tolist()
 
     def _is_searching(self) -> bool:
         """Whether prompts are still tried, and the model is left as it was."""
@@ -186,17 +193,22 @@ class OwnSuccesses:
         """Whether it is known how good the policy is that learning starts from."""
         return self._best >= 0.0
 
-    def _judge(self, rate: float, searching: bool) -> None:
-        """Whether the model that played, before it learns from that, did better than any before.
+    def _judge(self, rate: float, prompts: list[int] | None) -> None:
+        """Whether what played, before it learns from that, did better than any before.
+
+        Args:
+            prompts: what it acted on; None: prompts are searched, and judged by themselves.
 
         A few episodes tell little. So some batches judge the policy that learning starts from,
-        and as many whatever is to replace it, which has to be better by a standard error.
+        and as many whatever is to replace it, which has to be better by a standard error. Batches
+        that were told say nothing of a policy that is shown.
         """
-        if searching:  # prompts are judged by themselves
-            self._chosen_prompt, self._best, self._rates = self._best_prompt(), -1.0, []
+        if prompts is None:
+            self._chosen_prompts, self._best, self._rates = [self._best_prompt()], -1.0, []
             return
-        over = self.config.judged_over
-        self._rates = [*self._rates, rate][-over:]
+        over, told = self.config.judged_over, prompts == [0]
+        before = self._rates if told == self._rated_told else []
+        self._rates, self._rated_told = [*before, rate][-over:], told
         if len(self._rates) < over:
             return
         mean, before = float(np.mean(self._rates)), self._best
@@ -209,7 +221,7 @@ class OwnSuccesses:
         if mean > before + error:
             self._best = mean
             self.chosen.load_state_dict(self.model.state_dict())
-            self._chosen_prompt = self._best_prompt()
+            self._chosen_prompts = prompts
 
     def _best_prompt(self) -> int:
         """The prompt that did best so far, of those that were tried."""
@@ -254,16 +266,23 @@ class OwnSuccesses:
         scale = (0.0 if self._is_searching() else self.config.noise) * (torch.arange(num) % 2)
         return Noise(scale, self.config.noise_correlation, generator)
 
-    def _policy(self, model: Transformer, prompts: list[int], noise: Noise | None) -> Policy:
+    def _policy(
+        self,
+        model: Transformer,
+        prompts: list[int],
+        noise: Noise | None,
+        by_start: int | None,
+    ) -> Policy:
+        """By the start in so many environments, else a prompt for each."""
         found = [
             Prompt(self.task.instruction if self._shown[i] is None else None, self._shown[i])
             for i in prompts
         ]
-        return Policy(model, self.task.channels, found, noise=noise)
+        return Policy(model, self.task.channels, found, noise=noise, num_envs=by_start)
 
     def tensors(self) -> dict[str, Tensor]:
         own = [e for e in self._shown[self._own_from + self._num_given :] if e is not None]
-        counts = [self._batches, self._chosen_prompt]
+        counts = [self._batches, self._rated_told, *self._chosen_prompts]
         arrays = {
             "episodes.length": np.array([e.num_steps for e in own], np.int64),
             "episodes.source": np.array(self._source, np.int64),
@@ -281,7 +300,8 @@ class OwnSuccesses:
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         load_module(self.model, tensors, "model")
         load_module(self.chosen, tensors, "chosen")
-        self._batches, self._chosen_prompt = tensors["counts"].tolist()
+        self._batches, told, *self._chosen_prompts = tensors["counts"].tolist()
+        self._rated_told = bool(told)
         self._best, self._highest_reward, *self._rates = tensors["rates"].tolist()
         self._outcomes = tensors["outcomes"].numpy().copy()
         self._source = tensors["episodes.source"].tolist()
@@ -296,13 +316,13 @@ class OwnSuccesses:
             start += length
 
     def save(self, root: Path) -> None:
-        """The model, and in the dataset ``prompt`` the demonstration that it acts on, if any."""
+        """The model, and in the dataset ``prompt`` the demonstrations that it acts on, if any."""
         save_model(root, self.chosen)
-        shown = self._shown[self._chosen_prompt]
-        if shown is not None:
+        shown = [e for i in self._chosen_prompts if (e := self._shown[i]) is not None]
+        if shown:
             with DatasetWriter(root / "prompt", self.task) as writer:
-                if not writer.num_episodes:  # else a try that was stopped has written it
-                    writer.save_episode(shown)
+                for episode in shown[writer.num_episodes :]:  # a try that was stopped wrote some
+                    writer.save_episode(episode)
 
 
 def _success_rate(episodes: list[Episode]) -> float:

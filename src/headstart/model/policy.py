@@ -53,6 +53,8 @@ class Policy:
         prompts: what the policy is told and shown. They must have the same cues, and instructions
             of one length.
         envs_per_prompt: environment i acts on prompt ``i // envs_per_prompt``.
+        num_envs: or so many environments, each of which acts on the prompt whose demonstration
+            starts most like its episode.
         noise: explore; None: greedy, the mean of the predicted bins.
 
     Raises:
@@ -68,6 +70,7 @@ class Policy:
         prompts: Sequence[Prompt],
         envs_per_prompt: int = 1,
         noise: Noise | None = None,
+        num_envs: int | None = None,
     ) -> None:
         self.model = model
         self._noise = noise
@@ -76,8 +79,11 @@ class Policy:
         self._obs_columns = columns(model.channels, self._obs_channels)
         action_columns = columns(model.channels, self._action_channels)
         self._action_columns = [k - model.num_obs for k in action_columns]
-        num_envs = len(prompts) * envs_per_prompt
-        self._prompt_of_env = np.arange(num_envs) // envs_per_prompt
+        self._by_start = num_envs is not None and len(prompts) > 1
+        num_envs = num_envs or len(prompts) * envs_per_prompt
+        self.prompt_of_env = np.minimum(np.arange(num_envs) // envs_per_prompt, len(prompts) - 1)
+        """(num_envs,) the prompt that each environment acts on."""
+        self._start_PO = torch.zeros(0)  # first observations of what the prompts show
         self._cache = self._encode(prompts)
         self._gathered: Cache = []
         self._gathered_ids = np.zeros(0, dtype=np.int64)
@@ -105,7 +111,10 @@ class Policy:
         """
         ids = np.arange(len(self._length)) if env_ids is None else env_ids
         self._check(obs, len(ids))
+        is_first = self._length[ids] == 0
         self._remember(obs, ids)
+        if self._by_start and is_first.any():
+            self._choose(ids[is_first])
         action = np.zeros((len(ids), len(self._action_channels)), dtype=np.float32)
         lengths = self._length[ids]
         for length in np.unique(lengths):
@@ -144,10 +153,17 @@ class Policy:
         self._history[ids] = torch.cat([self._history[ids][:, 1:], newest], dim=1)
         self._length[ids] = np.minimum(self._length[ids] + 1, self.model.config.window)
 
+    def _choose(self, ids: np.ndarray) -> None:
+        """The nearest start, in deviations; what either does not have makes no difference."""
+        apart_EPO = self._history[ids, -1][:, None] - self._start_PO
+        apart_EPO = (apart_EPO / self.model.deviation_C[: self.model.num_obs]).nan_to_num(0.0)
+        self.prompt_of_env[ids] = apart_EPO.square().sum(-1).argmin(1).numpy()
+        self._gathered_ids = np.zeros(0, dtype=np.int64)
+
     def _prompt(self, ids: np.ndarray) -> Cache:
         """The prompt of each of these environments; gathered anew only when they are others."""
         if not np.array_equal(ids, self._gathered_ids):
-            which = self._prompt_of_env[ids]
+            which = self.prompt_of_env[ids]
             self._gathered = [(k[which], v[which]) for k, v in self._cache]
             self._gathered_ids = ids.copy()
         return self._gathered
@@ -166,6 +182,7 @@ class Policy:
         if prompts[0].demonstration is not None:
             shown = [self._shown(p.demonstration) for p in prompts if p.demonstration is not None]
             demonstrations = torch.from_numpy(np.stack(shown))
+            self._start_PO = demonstrations[:, 0, : self.model.num_obs]
         return self.model.encode_prompt(words, demonstrations)
 
     def _shown(self, episode: Episode) -> np.ndarray:
