@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -48,9 +50,20 @@ def test_a_cost_survives_json(cost):
     assert Cost.from_json(json.loads(json.dumps(cost.to_json()))) == cost
 
 
+class Drawn:
+    """A gauge of which the readings are known."""
+
+    def __init__(self, readings):
+        self.joules = lambda: next(readings)
+
+    def poll(self):
+        pass
+
+
 def test_a_meter_counts_on_from_where_a_run_resumes(monkeypatch):
     clock = iter([(10.0, 100.0), (11.0, 101.0), (14.0, 107.0)])
     monkeypatch.setattr(ledger, "_clocks", lambda: next(clock))
+    monkeypatch.setattr(ledger, "Gauge", lambda num_gpus: Drawn(iter([40.0, 90.0])))
     with Meter(start=DATA, num_gpus=2) as meter:
         meter.count_env_steps("expert", 5)
         meter.count_env_steps("policy", 7)
@@ -58,8 +71,29 @@ def test_a_meter_counts_on_from_where_a_run_resumes(monkeypatch):
         meter.count_flops(1e9)
         midway = meter.cost()
     counted = {"expert": 105, "perturbed-expert": 50, "policy": 7}
-    assert midway == Cost(counted, 11, 3.0, 2.0, 1e9, 2.0)
-    assert meter.cost() == Cost(counted, 11, 9.0, 8.0, 1e9, 5.0)
+    assert midway == Cost(counted, 11, 3.0, 2.0, 1e9, 2.0, 40.0)
+    assert meter.cost() == Cost(counted, 11, 9.0, 8.0, 1e9, 5.0, 90.0)
+
+
+def test_a_machine_that_cannot_tell_what_it_drew_makes_the_sum_unknown(monkeypatch):
+    monkeypatch.setattr(ledger, "Gauge", lambda num_gpus: Drawn(repeat(None)))
+    with Meter(start=Cost(energy_j=5.0)) as meter:
+        pass
+    assert meter.cost().energy_j is None
+    measured = Bill("d", "collect", "data", Cost(energy_j=7.0))
+    assert total([measured]).energy_j == 7.0
+    assert total([Bill("m", "pretrain", "m", meter.cost(), (measured,))]).energy_j is None
+
+
+@pytest.mark.parametrize("cost", [DATA, Cost.unknown()])
+def test_a_bill_from_before_energy_was_measured_is_read_as_unknown_and_never_zero(tmp_path, cost):
+    write_bill(tmp_path, Bill("m", "pretrain", "model", cost, (Bill("d", "x", "d", cost),)))
+    bill = json.loads((tmp_path / "ledger.json").read_text())
+    del bill["cost"]["energy_j"], bill["ancestors"][0]["cost"]["energy_j"]
+    write_json(tmp_path / "ledger.json", bill)
+    old = replace(cost, energy_j=None)
+    assert read_bill(tmp_path) == Bill("m", "pretrain", "model", old, (Bill("d", "x", "d", old),))
+    assert total([read_bill(tmp_path), Bill("n", "x", "n", Cost(energy_j=1.0))]).energy_j is None
 
 
 def test_core_seconds_include_threads_and_children():

@@ -139,9 +139,9 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
 
     Returns:
         What ``result.json`` holds. ``curve`` has a point per evaluation: training cost so far
-        (``env_steps``, ``core_s``, ``flops``, ``wall_s``; evaluation not counted) and the greedy
-        policy's ``success_rate`` over ``episodes``: success at any step of an episode. From a
-        prior the first point is the policy that it starts from.
+        (``env_steps``, ``core_s``, ``flops``, ``wall_s``, ``energy_j``; evaluation not counted)
+        and the greedy policy's ``success_rate`` over ``episodes``: success at any step of an
+        episode. From a prior the first point is the policy that it starts from.
 
     Raises:
         ValueError: no such task; a missing or damaged model or dataset, or too few demonstrations,
@@ -303,6 +303,7 @@ def _point(
         "core_s": cost.core_s,
         "flops": cost.flops,
         "wall_s": cost.wall_s,
+        "energy_j": cost.energy_j,
         "success_rate": float(success.mean()),
         "episodes": len(success),
     }
