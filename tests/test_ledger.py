@@ -18,6 +18,7 @@ from headstart.ledger import (
     read_bill,
     settle,
     share_of,
+    spent_so_far,
     total,
     write_bill,
     write_unfinished_bill,
@@ -170,6 +171,16 @@ def test_a_missing_bill_is_unknown_and_never_zero(tmp_path):
     assert bill.cost == Cost.unknown()
     assert bill.identity != read_bill(tmp_path / "other").identity
     assert total([Bill("d", "collect", "data", DATA), bill]) == Cost.unknown()
+
+
+@pytest.mark.parametrize("kept", ["progress.jsonl", "checkpoint.safetensors"])
+def test_what_earlier_tries_spent_is_unknown_and_never_zero_once_their_bill_is_gone(tmp_path, kept):
+    assert spent_so_far(tmp_path) == Cost()
+    write_unfinished_bill(tmp_path, "pretrain", TRAIN)
+    (tmp_path / kept).write_text("")
+    assert spent_so_far(tmp_path) == TRAIN
+    (tmp_path / "ledger.json").unlink()
+    assert spent_so_far(tmp_path) == Cost.unknown()
 
 
 def test_a_damaged_bill_is_refused(tmp_path):

@@ -155,8 +155,12 @@ def write_unfinished_bill(
 
 
 def spent_so_far(root: Path | str) -> Cost:
-    """What earlier tries at the run in ``root`` have spent; nothing where it is new."""
-    return read_bill(root).cost if (Path(root) / "ledger.json").exists() else Cost()
+    """What earlier tries at the run in ``root`` have spent; nothing where they have kept nothing.
+
+    Whatever a try keeps is on its bill before it is kept: where that is gone it is unknown.
+    """
+    traces = ("ledger.json", "progress.jsonl", "checkpoint.safetensors")
+    return read_bill(root).cost if any((Path(root) / t).exists() for t in traces) else Cost()
 
 
 def settle(root: Path | str) -> None:

@@ -14,7 +14,7 @@ from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.random_play import RandomPlay
 from headstart.behaviors.scripted import ScriptedExpert
 from headstart.data.store import Dataset, DatasetWriter
-from headstart.data.summary import summary
+from headstart.data.summary import described_bill, summary
 from headstart.ledger import (
     Cost,
     Meter,
@@ -92,8 +92,8 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
                     budget, limit = left // tasks_left, left if tasks_left == 1 else None
                 episodes, abandoned[task.id] = _record(config, task, budget, limit, meter)
                 # First what they cost: whatever is stored has been paid for.
-                artifact.save_progress({"task": task.id, "abandoned_steps": abandoned[task.id]})
                 write_unfinished_bill(out, "collect", meter.cost())
+                artifact.save_progress({"task": task.id, "abandoned_steps": abandoned[task.id]})
                 writer.save_episodes(episodes)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "collect", meter.cost())
@@ -104,7 +104,8 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
             f"no episode ended within {config.env_steps} environment steps; use {enough} or more"
         )
     limit = sum(abandoned.values())
-    interrupted = (cost.env_steps or 0) - result["env_steps"] - limit
+    kept = result["env_steps"] + limit
+    interrupted = None if cost.env_steps is None else cost.env_steps - kept
     result["discarded"] = {"limit": limit, "interrupted": interrupted}
     write_card(out, f"Episodes on {config.split}", _card(config, result, cost))
     artifact.write_result(result)
@@ -174,6 +175,6 @@ def _card(config: CollectConfig, result: dict[str, Any], cost: Cost) -> list[str
         f" {len(result['tasks'])} tasks of `{config.split}`, in LeRobot v3 format.",
         made,
         f"- Success at any step: {mean:.1%} (failed episodes are kept and marked).",
-        f"- Cost: {cost.env_steps} simulator steps, {cost.core_s:.0f} core-seconds.",
+        f"- Cost: {', '.join(described_bill(cost))}.",
         f"- Seed {config.seed}, purpose `{config.purpose}`. Versions and machine: `config.json`.",
     ]
