@@ -151,6 +151,29 @@ def test_a_total_counts_every_bill_once_whatever_the_sharing(seed):
     )
 
 
+def test_two_bills_of_one_artifact_that_tell_it_differently_are_unknown_where_they_differ():
+    data = Bill("d", "collect", "data", DATA)
+    model = Bill("m", "pretrain", "model", TRAIN, (data,))
+    edited = replace(data, cost=replace(DATA, core_s=0.0))
+    for bills in ([model, edited], [edited, model]):
+        assert total(bills) == replace(TRAIN + DATA, core_s=None)
+    stripped = replace(model, ancestors=())  # one that hides what it was made from
+    tuned = Bill("f", "finetune", "tuned", Cost(), (model,))
+    for bills in ([stripped, tuned], [tuned, stripped]):
+        assert total(bills) == TRAIN + DATA
+
+
+def test_a_grandparent_that_two_parents_share_is_paid_once_by_every_way_of_asking():
+    data = Bill("d", "collect", "data", DATA)
+    # A copy each, as bills that were read from the disk hold.
+    parents = [Bill(n, "pretrain", n, Cost(core_s=1.0), (replace(data),)) for n in "ab"]
+    child = Bill("c", "merge", "child", Cost(core_s=0.5), tuple(parents))
+    assert total([child]).core_s == 0.5 + 1.0 + 1.0 + 2.0
+    assert total([child, *parents, data]) == total([child])
+    assert total(child.ancestors) + child.cost == total([child])
+    assert total([child]).env_steps == DATA.env_steps
+
+
 def test_an_ancestor_that_nobody_knows_makes_the_whole_total_unknown(tmp_path):
     imported = read_bill(tmp_path)  # a set without a bill
     model = Bill("m", "pretrain", "model", TRAIN, (imported, Bill("d", "collect", "d", DATA)))

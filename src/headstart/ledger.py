@@ -9,7 +9,7 @@ import hashlib
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,13 +199,18 @@ def read_bill(root: Path | str) -> Bill:
 
 
 def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
-    """These bills and all their ancestors' by identity, each once however it is shared."""
+    """These bills and all their ancestors' by identity, each once however it is shared.
+
+    What two bills of the same artifact tell differently, as where one was edited, is unknown.
+    """
     found: dict[str, Bill] = {}
     left = list(reversed(bills))
     while left:
         bill = left.pop()
-        if bill.identity not in found:
-            found[bill.identity] = bill
+        known = found.setdefault(bill.identity, bill)
+        if known.cost != bill.cost:
+            found[bill.identity] = replace(known, cost=_agreed(known.cost, bill.cost))
+        if known is bill or known.ancestors != bill.ancestors:
             left.extend(reversed(bill.ancestors))
     return found
 
@@ -226,6 +231,11 @@ def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
         measured = (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s, cost.energy_j)
         shares = [None if quantity is None else quantity * fraction for quantity in measured]
     return Cost(steps, demonstrations, *shares)
+
+
+def _agreed(a: Cost, b: Cost) -> Cost:
+    told = [(f.name, getattr(a, f.name), getattr(b, f.name)) for f in fields(Cost)]
+    return Cost(**{name: of_a if of_a == of_b else None for name, of_a, of_b in told})
 
 
 def _add(a: Any, b: Any) -> Any:
