@@ -159,9 +159,7 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
 
 def test_a_result_whose_bill_or_curve_was_edited_is_refused(tmp_path):
     path = write_result(tmp_path, "told", "a", CURVE, 0, FROM_PRIOR, (PRIOR, DATA))
-    assert arms_in(tmp_path)["told"].upstream("core_s") == [
-        500.0
-    ]  # from before there were checksums
+    assert arms_in(tmp_path)["told"].upstream("core_s") == [500.0]  # it has no checksum
     write_arm(path, read_json(path))
     whole = path.read_text()
     assert arms_in(tmp_path)["told"].upstream("core_s") == [500.0]
