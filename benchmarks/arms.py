@@ -17,7 +17,8 @@ from typing import Literal
 
 import tyro
 
-from headstart.artifact import read_json, write_json
+from headstart.arms import write_arm
+from headstart.artifact import read_json, read_sealed_json
 from headstart.stages.reinforce import ReinforceConfig, reinforce
 from headstart.suites import registry
 from headstart.types import Task
@@ -81,7 +82,8 @@ def main(arguments: Arguments) -> None:
                 reinforce(config_of(arguments, task, seed), work, resume=True)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 names = {"result": "result", "made_by": "config", "bill": "ledger"}
-                write_json(path, {k: read_json(work / f"{n}.json") for k, n in names.items()})
+                parts = {k: read_sealed_json(work, f"{n}.json") for k, n in names.items()}
+                write_arm(path, parts)
             print(place, described(read_json(path)["result"]["curve"]), flush=True)
 
 

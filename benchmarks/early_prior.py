@@ -15,7 +15,8 @@ from statistics import mean
 
 import tyro
 
-from headstart.artifact import read_json, write_json
+from headstart.arms import write_arm
+from headstart.artifact import read_json
 from headstart.stages.collect import CollectConfig, collect
 from headstart.stages.evaluate import EvaluateConfig, evaluate
 from headstart.stages.pretrain import PretrainConfig, pretrain
@@ -65,7 +66,7 @@ def main(arguments: Arguments) -> None:
                 "bill": read_json(told / "ledger.json"),
             }
             name = f"{registry.get_task(row['task']).name}-{seed}"
-            write_json(arguments.out / ARM / f"{name}.json", content)
+            write_arm(arguments.out / ARM / f"{name}.json", content)
         rate = mean(success for row in rows for success in row["success"])
         print(f"seed {seed}: {rate:.1%} of {len(rows)} tasks' episodes", flush=True)
 

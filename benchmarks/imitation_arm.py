@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from headstart.arms import write_arm
 from headstart.artifact import read_json, write_json
 from headstart.config import to_json
 from headstart.data.store import Dataset, enough_demonstrations
@@ -110,7 +111,7 @@ def save(path: Path, config: FinetuneConfig, task: Task, curve: list[dict[str, A
     made_by = read_json(config.demonstrations / "config.json")
     made_by |= {"stage": "finetune", "config": to_json(config)}
     result = {"arm": path.parent.name, "task": task.id, "seed": config.seed, "curve": curve}
-    write_json(path, {"result": result, "made_by": made_by})
+    write_arm(path, {"result": result, "made_by": made_by})
 
 
 def measured(prior: Path, config: FinetuneConfig) -> dict[tuple[str, int], dict[str, Any]]:

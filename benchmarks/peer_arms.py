@@ -38,7 +38,8 @@ from tqdm import tqdm
 from arms import described, tasks_named
 from headstart.algorithms.base import Spent
 from headstart.algorithms.ppo import MAX_GRAD_NORM, VALUE_COEF, PPOConfig
-from headstart.artifact import Artifact, read_json, write_json
+from headstart.arms import write_arm
+from headstart.artifact import Artifact, read_json
 from headstart.behaviors.base import Decision
 from headstart.ledger import Meter
 from headstart.model.actor_critic import CLIP, FRAME_STACK
@@ -229,7 +230,7 @@ def main(arguments: Arguments) -> None:
             path = (arguments.out / place).with_suffix(".json")
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, run(arguments, task, seed))
+                write_arm(path, run(arguments, task, seed))
             print(place, described(read_json(path)["result"]["curve"]), flush=True)
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from headstart.arms import FREE, UNKNOWN, Prior, is_results, read_arms
-from headstart.artifact import write_json
+from headstart.arms import FREE, UNKNOWN, Prior, is_results, read_arms, write_arm
+from headstart.artifact import read_json, write_json
 from headstart.ledger import Bill, Cost
 from result_files import DATA, GIVEN, PRIOR, tuned, write_points, write_prior, write_result
 
@@ -155,6 +155,19 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
         read_arms(tmp_path)
     with pytest.raises(ValueError, match=r"no report\.json; make it with: headstart report"):
         Prior(tmp_path)
+
+
+def test_a_result_whose_bill_or_curve_was_edited_is_refused(tmp_path):
+    path = write_result(tmp_path, "told", "a", CURVE, 0, FROM_PRIOR, (PRIOR, DATA))
+    assert arms_in(tmp_path)["told"].upstream("core_s") == [500.0]  # it has no checksum
+    write_arm(path, read_json(path))
+    whole = path.read_text()
+    assert arms_in(tmp_path)["told"].upstream("core_s") == [500.0]
+    for honest, edited in (('"core_s": 450.0', '"core_s": 45.0'), ("0.9", "0.99")):
+        assert honest in whole
+        path.write_text(whole.replace(honest, edited))
+        with pytest.raises(ValueError, match=r"a-0\.json: damaged: its checksum is another"):
+            read_arms(tmp_path)
 
 
 def test_published_curves_are_a_peer_of_unknown_time(tmp_path):

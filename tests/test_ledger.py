@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from headstart.ledger import (
     read_bill,
     settle,
     share_of,
+    spent_so_far,
     total,
     write_bill,
     write_unfinished_bill,
@@ -48,9 +51,20 @@ def test_a_cost_survives_json(cost):
     assert Cost.from_json(json.loads(json.dumps(cost.to_json()))) == cost
 
 
+class Drawn:
+    """A gauge of which the readings are known."""
+
+    def __init__(self, readings):
+        self.joules = lambda: next(readings)
+
+    def poll(self):
+        pass
+
+
 def test_a_meter_counts_on_from_where_a_run_resumes(monkeypatch):
     clock = iter([(10.0, 100.0), (11.0, 101.0), (14.0, 107.0)])
     monkeypatch.setattr(ledger, "_clocks", lambda: next(clock))
+    monkeypatch.setattr(ledger, "Gauge", lambda num_gpus: Drawn(iter([40.0, 90.0])))
     with Meter(start=DATA, num_gpus=2) as meter:
         meter.count_env_steps("expert", 5)
         meter.count_env_steps("policy", 7)
@@ -58,8 +72,29 @@ def test_a_meter_counts_on_from_where_a_run_resumes(monkeypatch):
         meter.count_flops(1e9)
         midway = meter.cost()
     counted = {"expert": 105, "perturbed-expert": 50, "policy": 7}
-    assert midway == Cost(counted, 11, 3.0, 2.0, 1e9, 2.0)
-    assert meter.cost() == Cost(counted, 11, 9.0, 8.0, 1e9, 5.0)
+    assert midway == Cost(counted, 11, 3.0, 2.0, 1e9, 2.0, 40.0)
+    assert meter.cost() == Cost(counted, 11, 9.0, 8.0, 1e9, 5.0, 90.0)
+
+
+def test_a_machine_that_cannot_tell_what_it_drew_makes_the_sum_unknown(monkeypatch):
+    monkeypatch.setattr(ledger, "Gauge", lambda num_gpus: Drawn(repeat(None)))
+    with Meter(start=Cost(energy_j=5.0)) as meter:
+        pass
+    assert meter.cost().energy_j is None
+    measured = Bill("d", "collect", "data", Cost(energy_j=7.0))
+    assert total([measured]).energy_j == 7.0
+    assert total([Bill("m", "pretrain", "m", meter.cost(), (measured,))]).energy_j is None
+
+
+@pytest.mark.parametrize("cost", [DATA, Cost.unknown()])
+def test_a_bill_from_before_energy_was_measured_is_read_as_unknown_and_never_zero(tmp_path, cost):
+    write_bill(tmp_path, Bill("m", "pretrain", "model", cost, (Bill("d", "x", "d", cost),)))
+    bill = json.loads((tmp_path / "ledger.json").read_text())
+    del bill["cost"]["energy_j"], bill["ancestors"][0]["cost"]["energy_j"]
+    write_json(tmp_path / "ledger.json", bill)
+    old = replace(cost, energy_j=None)
+    assert read_bill(tmp_path) == Bill("m", "pretrain", "model", old, (Bill("d", "x", "d", old),))
+    assert total([read_bill(tmp_path), Bill("n", "x", "n", Cost(energy_j=1.0))]).energy_j is None
 
 
 def test_core_seconds_include_threads_and_children():
@@ -116,6 +151,29 @@ def test_a_total_counts_every_bill_once_whatever_the_sharing(seed):
     )
 
 
+def test_two_bills_of_one_artifact_that_tell_it_differently_are_unknown_where_they_differ():
+    data = Bill("d", "collect", "data", DATA)
+    model = Bill("m", "pretrain", "model", TRAIN, (data,))
+    edited = replace(data, cost=replace(DATA, core_s=0.0))
+    for bills in ([model, edited], [edited, model]):
+        assert total(bills) == replace(TRAIN + DATA, core_s=None)
+    stripped = replace(model, ancestors=())  # one that hides what it was made from
+    tuned = Bill("f", "finetune", "tuned", Cost(), (model,))
+    for bills in ([stripped, tuned], [tuned, stripped]):
+        assert total(bills) == TRAIN + DATA
+
+
+def test_a_grandparent_that_two_parents_share_is_paid_once_by_every_way_of_asking():
+    data = Bill("d", "collect", "data", DATA)
+    # A copy each, as bills that were read from the disk hold.
+    parents = [Bill(n, "pretrain", n, Cost(core_s=1.0), (replace(data),)) for n in "ab"]
+    child = Bill("c", "merge", "child", Cost(core_s=0.5), tuple(parents))
+    assert total([child]).core_s == 0.5 + 1.0 + 1.0 + 2.0
+    assert total([child, *parents, data]) == total([child])
+    assert total(child.ancestors) + child.cost == total([child])
+    assert total([child]).env_steps == DATA.env_steps
+
+
 def test_an_ancestor_that_nobody_knows_makes_the_whole_total_unknown(tmp_path):
     imported = read_bill(tmp_path)  # a set without a bill
     model = Bill("m", "pretrain", "model", TRAIN, (imported, Bill("d", "collect", "d", DATA)))
@@ -136,6 +194,16 @@ def test_a_missing_bill_is_unknown_and_never_zero(tmp_path):
     assert bill.cost == Cost.unknown()
     assert bill.identity != read_bill(tmp_path / "other").identity
     assert total([Bill("d", "collect", "data", DATA), bill]) == Cost.unknown()
+
+
+@pytest.mark.parametrize("kept", ["progress.jsonl", "checkpoint.safetensors"])
+def test_what_earlier_tries_spent_is_unknown_and_never_zero_once_their_bill_is_gone(tmp_path, kept):
+    assert spent_so_far(tmp_path) == Cost()
+    write_unfinished_bill(tmp_path, "pretrain", TRAIN)
+    (tmp_path / kept).write_text("")
+    assert spent_so_far(tmp_path) == TRAIN
+    (tmp_path / "ledger.json").unlink()
+    assert spent_so_far(tmp_path) == Cost.unknown()
 
 
 def test_a_damaged_bill_is_refused(tmp_path):

@@ -1,13 +1,16 @@
 """Reads the results of arms, ARM/TASK-SEED.json: ways of learning a task, with what they cost.
 
-A file has ``result`` ({task, seed, curve}), ``made_by`` (config, versions, machine) and ``bill``:
-benchmarks/arms.py writes them. A point of a curve has ``success_rate``, ``episodes`` and what was
-spent up to it: ``env_steps``, ``core_s``. A point that has ``demonstrations`` too tells a cost that
-includes them; to any other the demonstrations and the fine-tuning of its arm are added.
+A file has ``result`` ({task, seed, curve}), ``made_by`` (config, versions, machine), ``bill`` and
+their ``sha256``: benchmarks/arms.py writes them. A point of a curve has ``success_rate``,
+``episodes`` and what was spent up to it: ``env_steps``, ``core_s``. A point that has
+``demonstrations`` too tells a cost that includes them; to any other the demonstrations and the
+fine-tuning of its arm are added.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +19,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from headstart.artifact import read_json
-from headstart.config import from_json
+from headstart.artifact import read_json, write_json
+from headstart.config import from_json, to_json
 from headstart.ledger import FINETUNED_MODEL, Bill, Cost, ancestry, share_of
 from headstart.prices import Curve, Number, full
 
@@ -125,6 +128,16 @@ def read_arms(folder: Path, prior: Prior | None = None) -> list[Arm]:
     return list(unique.values())
 
 
+def write_arm(path: Path, content: dict[str, Any]) -> None:
+    """Write a result with ``sha256``, a checksum of all else in it, which ``read_arms`` checks."""
+    write_json(path, content | {"sha256": _checksum(content)})
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(to_json(rest), sort_keys=True).encode()).hexdigest()
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*/*.json") if re.search(r"-\d+$", p.stem))
 
@@ -180,6 +193,8 @@ def _read(file: Path) -> dict[str, Any]:
     for key in ("task", "seed", "curve"):
         if not isinstance(content, dict) or key not in content.get("result", {}):
             raise ValueError(f"{file}: its result has no '{key}'")
+    if content.get("sha256", _checksum(content)) != _checksum(content):
+        raise ValueError(f"{file}: damaged: its checksum is another; copy or measure it again")
     curve = content["result"]["curve"]
     needed = ["success_rate", "episodes"] + ["demonstrations"] * _imitates(file.parent.name)
     for i, point in enumerate(curve):

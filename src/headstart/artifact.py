@@ -56,8 +56,8 @@ NOT_CONTENT = (
 )
 """Top-level names that an artifact's identity leaves out, as it does hidden files and logs."""
 
-CLOCKS = ("wall_s", "core_s", "gpu_s", "flops_per_s", "interrupted")
-"""Names of the numbers in result.json that a clock gave, or the tries that were stopped."""
+CLOCKS = ("wall_s", "core_s", "gpu_s", "energy_j", "flops_per_s", "interrupted")
+"""Names of the numbers in result.json that are measured, or of the tries that were stopped."""
 
 
 class Artifact:
@@ -197,9 +197,9 @@ def manifest(root: Path | str) -> str:
     """The identity of an artifact: a sha256 of its content's names and hashes.
 
     Left out: what it cost, logs, cards, hidden files, of config.json the versions and the
-    machine, and of result.json the seconds that things took. So the same content has the same
-    identity wherever and whenever it was made. For a dataset's files stands its journal, which
-    has their hashes.
+    machine, and of result.json the seconds and joules that things took. So the same content has
+    the same identity wherever and whenever it was made. For a dataset's files stands its journal,
+    which has their hashes.
     """
     root = Path(root)
     digest = hashlib.sha256()

@@ -30,6 +30,14 @@ def free(default: Any) -> Any:
     return field(default=default, metadata={"free": True})
 
 
+def absent(value: Any, default: Any) -> Any:
+    """A field that JSON written before there was such a field is read with, e.g. as unknown.
+
+    Example: ``energy_j: float | None = absent(None, default=0.0)``.
+    """
+    return field(default=default, metadata={"absent": value})
+
+
 def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
     """Refuse numbers that make no sense, in a config's ``__post_init__``.
 
@@ -87,7 +95,9 @@ def from_json(cls: type[C], values: dict[str, Any], where: str = "") -> C:
     for name, f in known.items():
         if name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ValueError(f"{where}: '{name}' is missing")
-    return cls(**{k: _read(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+    older = {n: f.metadata["absent"] for n, f in known.items() if "absent" in f.metadata}
+    read = {k: _read(hints[k], v, f"{where}.{k}") for k, v in values.items()}
+    return cls(**older | read)
 
 
 def differences(before: Any, now: Any) -> list[str]:

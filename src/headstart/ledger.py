@@ -9,12 +9,13 @@ import hashlib
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from headstart.artifact import SEAL, manifest, read_sealed_json, seal, write_json
-from headstart.config import from_json, to_json
+from headstart.config import absent, from_json, to_json
+from headstart.energy import Gauge
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Cost:
     flops: float | None = 0.0
     """Floating-point operations of training, analytic."""
     wall_s: float | None = 0.0
+    energy_j: float | None = absent(None, default=0.0)
+    """Drawn by the whole machine's processors and the GPUs held, whoever used them meanwhile."""
 
     @classmethod
     def unknown(cls) -> Cost:
-        return cls(None, None, None, None, None, None)
+        return cls(None, None, None, None, None, None, None)
 
     @property
     def env_steps(self) -> int | None:
@@ -60,6 +63,7 @@ class Cost:
             _add(self.gpu_s, other.gpu_s),
             _add(self.flops, other.flops),
             _add(self.wall_s, other.wall_s),
+            _add(self.energy_j, other.energy_j),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +77,9 @@ class Cost:
 class Meter:
     """Measures what happens inside a ``with`` block. ``cost()`` may be read at any time.
 
+    Seconds of cores are this process's and its children's; joules are the whole machine's, and
+    unknown where it has no counters that may be read.
+
     Args:
         start: what was spent before, e.g. up to the checkpoint that a run resumes from.
         num_gpus: GPUs held while the meter runs; held is paid for, busy or not.
@@ -82,31 +89,38 @@ class Meter:
         self._counted = start or Cost()
         self._num_gpus = num_gpus
         self._began: tuple[float, float] | None = None  # wall, CPU
+        self._gauge: Gauge | None = None
 
     def __enter__(self) -> Meter:
         assert self._began is None, "the meter runs already"
-        self._began = _clocks()
+        self._began, self._gauge = _clocks(), Gauge(self._num_gpus)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._counted = self.cost()
-        self._began = None
+        self._began = self._gauge = None
 
     def count_env_steps(self, origin: str, n: int) -> None:
-        self._counted += Cost({origin: n})
+        self._count(Cost({origin: n}))
 
     def count_demonstrations(self, n: int) -> None:
-        self._counted += Cost(demonstrations=n)
+        self._count(Cost(demonstrations=n))
 
     def count_flops(self, n: float | None) -> None:
-        self._counted += Cost(flops=n)
+        self._count(Cost(flops=n))
 
     def cost(self) -> Cost:
         """What was spent so far."""
-        if self._began is None:
+        if self._began is None or self._gauge is None:
             return self._counted
         wall, core = (now - then for now, then in zip(_clocks(), self._began, strict=True))
-        return self._counted + Cost(core_s=core, gpu_s=wall * self._num_gpus, wall_s=wall)
+        gpu, energy = wall * self._num_gpus, self._gauge.joules()
+        return self._counted + Cost(core_s=core, gpu_s=gpu, wall_s=wall, energy_j=energy)
+
+    def _count(self, cost: Cost) -> None:
+        self._counted += cost
+        if self._gauge is not None:
+            self._gauge.poll()
 
 
 _UNFINISHED = "unfinished-"
@@ -141,8 +155,12 @@ def write_unfinished_bill(
 
 
 def spent_so_far(root: Path | str) -> Cost:
-    """What earlier tries at the run in ``root`` have spent; nothing where it is new."""
-    return read_bill(root).cost if (Path(root) / "ledger.json").exists() else Cost()
+    """What earlier tries at the run in ``root`` have spent; nothing where they have kept nothing.
+
+    Whatever a try keeps is on its bill before it is kept: where that is gone it is unknown.
+    """
+    traces = ("ledger.json", "progress.jsonl", "checkpoint.safetensors")
+    return read_bill(root).cost if any((Path(root) / t).exists() for t in traces) else Cost()
 
 
 def settle(root: Path | str) -> None:
@@ -181,13 +199,18 @@ def read_bill(root: Path | str) -> Bill:
 
 
 def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
-    """These bills and all their ancestors' by identity, each once however it is shared."""
+    """These bills and all their ancestors' by identity, each once however it is shared.
+
+    What two bills of the same artifact tell differently, as where one was edited, is unknown.
+    """
     found: dict[str, Bill] = {}
     left = list(reversed(bills))
     while left:
         bill = left.pop()
-        if bill.identity not in found:
-            found[bill.identity] = bill
+        known = found.setdefault(bill.identity, bill)
+        if known.cost != bill.cost:
+            found[bill.identity] = replace(known, cost=_agreed(known.cost, bill.cost))
+        if known is bill or known.ancestors != bill.ancestors:
             left.extend(reversed(bill.ancestors))
     return found
 
@@ -202,14 +225,17 @@ def total(bills: Sequence[Bill]) -> Cost:
 
 def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
     """The part of a collection's cost that some of its episodes were, by their simulator steps."""
-    if not cost.env_steps:
-        return Cost({"demonstration": env_steps}, demonstrations, None, None, None, None)
-    fraction = env_steps / cost.env_steps
-    core_s, gpu_s, flops, wall_s = (
-        None if quantity is None else quantity * fraction
-        for quantity in (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s)
-    )
-    return Cost({"demonstration": env_steps}, demonstrations, core_s, gpu_s, flops, wall_s)
+    steps, shares = {"demonstration": env_steps}, [None] * 5
+    if cost.env_steps:
+        fraction = env_steps / cost.env_steps
+        measured = (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s, cost.energy_j)
+        shares = [None if quantity is None else quantity * fraction for quantity in measured]
+    return Cost(steps, demonstrations, *shares)
+
+
+def _agreed(a: Cost, b: Cost) -> Cost:
+    told = [(f.name, getattr(a, f.name), getattr(b, f.name)) for f in fields(Cost)]
+    return Cost(**{name: of_a if of_a == of_b else None for name, of_a, of_b in told})
 
 
 def _add(a: Any, b: Any) -> Any:

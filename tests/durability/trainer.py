@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.artifact import CLOCKS
+from headstart.ledger import read_bill
 
 STAGES = ("collect", "pretrain", "finetune", "reinforce")
 MEASURED = (*CLOCKS, "charts/core_s")
@@ -102,6 +103,7 @@ def campaign(
         failures += [f"run {k}: {name} differs" for name in expected if
                      found.get(name) != expected[name]]  # fmt: skip
         failures += [f"run {k}: {s} is no state of the other" for s in states_of(root) - states]
+        failures += [f"run {k}: {what} kept but not billed" for what in unpaid(root, straight)]
     return {"stage": stage, "runs": runs, "deaths": killed, "failures": failures}
 
 
@@ -141,6 +143,13 @@ def outcome(root: Path) -> dict[str, Any]:
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
         found["metrics"] = [_without_seconds(line) for line in lines]
     return found
+
+
+def unpaid(root: Path, straight: Path) -> list[str]:
+    """What a run that was killed has in its bill less of than one that did the same work once."""
+    spent, least = read_bill(root).cost, read_bill(straight).cost
+    quantities = ("env_steps", "demonstrations", "flops")
+    return [q for q in quantities if (getattr(spent, q) or 0) < getattr(least, q)]
 
 
 def states_of(root: Path) -> set[str]:

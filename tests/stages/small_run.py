@@ -1,5 +1,6 @@
 """Data, demonstrations and a pre-trained model of the smallest size that the stages take."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from headstart.data.loader import LoaderConfig
@@ -22,3 +23,15 @@ def write(root: Path) -> Path:
     )
     pretrain(settings, root / "model")
     return root
+
+
+def failing_after(step: Callable, calls: int) -> Callable:
+    """A method that does as ``step`` so many times, and from then on raises."""
+    left = iter(range(calls))
+
+    def failing(*args: object) -> object:
+        if next(left, None) is None:
+            raise RuntimeError("the simulator died")
+        return step(*args)
+
+    return failing

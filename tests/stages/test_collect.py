@@ -96,6 +96,28 @@ def test_steps_of_an_interrupted_try_are_discarded_and_paid_for(
     assert manifest(tmp_path / "data") == manifest(data), "the same data, whatever it cost"
 
 
+def test_a_collection_whose_bill_was_removed_goes_on_with_an_unknown_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    record, done = stage._record, []
+
+    def stopping(*arguments: Any) -> Any:
+        done.append(1)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return record(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_record", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            collect(CONFIG, tmp_path / "data")
+    (tmp_path / "data/ledger.json").unlink()
+    result = collect(CONFIG, tmp_path / "data", resume=True)
+    assert result["discarded"]["interrupted"] is None
+    assert read_bill(tmp_path / "data").cost.core_s is None
+    assert "- Cost: unknown" in (tmp_path / "data/README.md").read_text()
+
+
 def test_an_interrupted_collection_resumes_to_the_same_data(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

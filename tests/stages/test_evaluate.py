@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import small_run
+from headstart.ledger import read_bill
+from headstart.rollout import Interaction
 from headstart.stages import evaluate as stage
 from headstart.stages.evaluate import EvaluateConfig, choose_retrieval, evaluate
 from headstart.suites.base import StepResult
@@ -44,6 +46,21 @@ def test_an_interrupted_evaluation_goes_on_with_the_next_task(
         resumed = evaluate(config(made), tmp_path / "resumed", resume=True)
     for key in ("rows", "replays", "protocol"):
         assert straight[key] == resumed[key]
+
+
+def test_what_a_failed_try_took_is_billed(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    evaluate(config(made), tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(Interaction, "step", small_run.failing_after(Interaction.step, 3))
+        with pytest.raises(RuntimeError, match="the simulator died"):
+            evaluate(config(made), tmp_path / "run")
+    spent = read_bill(tmp_path / "run").cost
+    assert spent.env_steps and spent.core_s and spent.wall_s
+    evaluate(config(made), tmp_path / "run", resume=True)
+    straight = read_bill(tmp_path / "straight").cost
+    assert read_bill(tmp_path / "run").cost.env_steps == (straight.env_steps or 0) + spent.env_steps
 
 
 def stop(*_: object) -> None:

@@ -6,6 +6,7 @@ import small_run
 from headstart.artifact import manifest
 from headstart.ledger import read_bill, total
 from headstart.model.checkpoint import load_model
+from headstart.rollout import Interaction
 from headstart.stages import finetune as stage
 from headstart.stages.finetune import FinetuneConfig, finetune
 
@@ -58,6 +59,21 @@ def test_an_interrupted_run_goes_on_with_the_next_policy(
         resumed = finetune(config(made), tmp_path / "resumed", resume=True)
     straight = stage.Artifact.open(made / "finetuned").result()
     assert without_clocks(resumed["rows"]) == without_clocks(straight["rows"])
+
+
+def test_what_a_failed_examination_took_is_billed(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Interaction, "step", small_run.failing_after(Interaction.step, 7))
+        with pytest.raises(RuntimeError, match="the simulator died"):
+            finetune(config(made), tmp_path / "run")
+    spent = read_bill(tmp_path / "run").cost
+    assert spent.env_steps == 7 * config(made).episodes
+    assert spent.flops and spent.core_s and spent.wall_s
+    finetune(config(made), tmp_path / "run", resume=True)
+    straight = read_bill(made / "finetuned").cost
+    assert read_bill(tmp_path / "run").cost.env_steps == (straight.env_steps or 0) + spent.env_steps
 
 
 def test_each_model_carries_a_card_and_the_bills_of_all_it_stands_on(made: Path):

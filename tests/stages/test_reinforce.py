@@ -16,6 +16,7 @@ from headstart.rollout import Interaction, run_episodes
 from headstart.stages import reinforce as stage
 from headstart.stages.reinforce import Progress, ReinforceConfig, reinforce
 from headstart.suites import registry
+from small_run import failing_after
 
 ROUND = 160
 """Training steps of a round with ``config``: 2 rollouts of 20 steps in 4 environments."""
@@ -139,6 +140,17 @@ def test_work_that_a_kill_undid_is_billed_but_not_in_the_curve(tiny, tmp_path, m
     cost = read_bill(tmp_path / "run").cost
     assert cost.env_steps_by_origin is not None
     assert cost.env_steps_by_origin["reinforce"] == 4 * ROUND
+
+
+def test_steps_of_an_improvement_that_failed_midway_are_billed(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Interaction, "step", failing_after(Interaction.step, 27))
+        with pytest.raises(RuntimeError, match="the simulator died"):
+            reinforce(config(), tmp_path / "run")
+    assert read_bill(tmp_path / "run").cost.env_steps_by_origin == {"reinforce": 27 * 4}
+    reinforce(config(), tmp_path / "run", resume=True)
+    cost = read_bill(tmp_path / "run").cost
+    assert (cost.env_steps_by_origin or {})["reinforce"] == 27 * 4 + 3 * ROUND
 
 
 def test_a_complete_run_is_read_not_run_again(tiny, tmp_path, monkeypatch):

@@ -139,6 +139,23 @@ def test_unknown_costs_stay_unknown(tmp_path):
     assert "unknown" in format_table(content)
 
 
+def test_energy_is_told_where_it_is_known_and_left_out_where_it_is_not(tmp_path):
+    cost = Cost({"expert": 90}, demonstrations=1, energy_j=1500.0)
+    rows = [row("heldout.shown_once", [1, 1], cost=cost.to_json())]
+    known = summarise([Run.read(small_run(tmp_path / "a", rows=rows))])
+    prices = {r["currency"]: r for r in known["price"] if r["threshold"] == 0.5}
+    assert prices["energy_j"]["marginal"] == 1500.0
+    assert "joules of the whole machine" in format_table(known)
+    rows += [row("heldout.shown_once", [1], task="t/2", cost=Cost(energy_j=None).to_json())]
+    unknown = summarise([Run.read(small_run(tmp_path / "b", rows=rows))])
+    assert "energy_j" not in {r["currency"] for r in unknown["price"]}
+    assert "joules" not in format_table(unknown)
+    write_bill(tmp_path / "a/data", Bill("d", "collect", "data", Cost(energy_j=2500.0)))
+    write_bill(tmp_path / "a/x", Bill("x", "evaluate", "x", Cost(energy_j=None)))
+    table = format_table(summarise([Run.read(tmp_path / "a")]))
+    assert table.endswith("energy of the whole machine meanwhile  collect 2.5kJ")
+
+
 def priced(arm, marginal, threshold=0.5, censored=0):
     return {
         "arm": arm,

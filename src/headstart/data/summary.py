@@ -180,6 +180,8 @@ def described_bill(cost: Cost) -> list[str]:
         show(cost.gpu_s, "GPU-s"),
         show(cost.flops, "FLOPs"),
     ]
+    if cost.energy_j:
+        rest.append(show(cost.energy_j, "J of the whole machine"))
     return [first, ", ".join(rest)]
 
 

@@ -10,6 +10,7 @@ const CURRENCIES = {
   flops: { name: "Training FLOPs", show: (x) => scaled(x, ["", "k", "M", "G", "T", "P", "E"], 1000) },
   wall_s: { name: "Wall-clock time", show: duration },
   demonstrations: { name: "Demonstrations", show: (x) => scaled(x, ["", "k", "M"], 1000) },
+  energy_j: { name: "Joules of the whole machine", show: (x) => scaled(x, ["", "k", "M", "G"], 1000) },
 };
 const price = (currency, value) => (value === null || value === undefined ? "unknown" : CURRENCIES[currency].show(value));
 

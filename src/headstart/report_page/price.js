@@ -133,7 +133,7 @@ function drawEven() {
   const sides = [["with the same demonstrations", DATA.break_even_tasks], ["from reward alone", DATA.break_even_tasks_reward_only]]
     .filter(([, side]) => Object.keys(side).length);
   if (!sides.length) return byId("price-even").replaceChildren(html("p", { class: "absent" }, "Not run: nothing was learned from scratch to compare with."));
-  const cells = Object.entries(CURRENCIES).flatMap(([currency, { name }]) => [html("div", { class: "unit" }, name),
+  const cells = Object.entries(CURRENCIES).filter(([currency]) => sides.every(([, side]) => side[currency])).flatMap(([currency, { name }]) => [html("div", { class: "unit" }, name),
     ...sides.map(([label, side]) => html("div", { "data-label": `Against scratch, ${label}` },
       html("b", {}, side[currency].verdict), html("p", {}, side[currency].reason)))]);
   const node = byId("price-even");

@@ -170,10 +170,11 @@ function lossChart(width, train, val, label) {
 
 function drawProtocol() {
   const stages = DATA.bill.map((entry, i) => ({ ...entry, colour: `var(--s${i % 6 + 1})` }));
-  const stacks = ["wall_s", "core_s", "env_steps", "flops"].map((currency) => {
+  const stacks = ["wall_s", "core_s", "env_steps", "flops", "energy_j"].map((currency) => {
     const parts = stages.filter((entry) => entry[currency] > 0);
     const total = parts.reduce((sum, entry) => sum + entry[currency], 0);
-    return total ? html("div", {}, html("div", { class: "stack-name" }, html("span", {}, CURRENCIES[currency].name), html("b", {}, price(currency, total))),
+    const least = stages.some((entry) => entry[currency] === null) ? "at least " : "";
+    return total ? html("div", {}, html("div", { class: "stack-name" }, html("span", {}, CURRENCIES[currency].name), html("b", {}, least + price(currency, total))),
       html("div", { class: "stack" }, ...parts.map((entry) => {
         const part = tip(html("div", { style: `--colour:${entry.colour}` }), entry.stage, price(currency, entry[currency]), `${percent(entry[currency] / total)} of the run`);
         part.style.flex = `${entry[currency] / total} 0 0`;

@@ -49,6 +49,7 @@ UNITS = {
     "flops": "training FLOPs",
     "wall_s": "wall-clock time",
     "demonstrations": "demonstrations",
+    "energy_j": "joules of the whole machine",
 }
 
 
@@ -267,7 +268,8 @@ def format_table(report: dict[str, Any]) -> str:
     lines += table(["success", "", "95 %", "episodes", "seeds"], _success_rows(report))
     # Every arm once: on the mean of the tasks, or on the tasks that it was run on.
     on_all = {row["arm"] for row in report["price"] if row["task"] == "*"}
-    shown = [row for row in report["price"] if row["currency"] in ("env_steps", "core_s")]
+    currencies = ("env_steps", "core_s", "energy_j")
+    shown = [row for row in report["price"] if row["currency"] in currencies]
     prices = [row for row in shown if row["task"] == "*" or row["arm"] not in on_all]
     if prices:
         shared = f"1 of {report['amortised_over']}"
@@ -287,6 +289,9 @@ def format_table(report: dict[str, Any]) -> str:
     spent = {stage: s for stage, s in report["wall_s"].items() if s is not None}
     if spent:
         lines += ["", "time  " + "  ".join(f"{stage} {duration(s)}" for stage, s in spent.items())]
+    joules = [f"{b['stage']} {amount(b['energy_j'])}J" for b in report["bill"] if b["energy_j"]]
+    if joules:
+        lines.append("energy of the whole machine meanwhile  " + "  ".join(joules))
     return "\n".join(lines)
 
 

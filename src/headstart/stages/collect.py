@@ -14,7 +14,7 @@ from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.random_play import RandomPlay
 from headstart.behaviors.scripted import ScriptedExpert
 from headstart.data.store import Dataset, DatasetWriter
-from headstart.data.summary import summary
+from headstart.data.summary import described_bill, summary
 from headstart.ledger import (
     Cost,
     Meter,
@@ -97,8 +97,8 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
                 lost[task.id] = {
                     "task": task.id, "abandoned_steps": abandoned, "diverged_steps": diverged,
                 }  # fmt: skip
-                artifact.save_progress(lost[task.id])
                 write_unfinished_bill(out, "collect", meter.cost())
+                artifact.save_progress(lost[task.id])
                 writer.save_episodes(episodes)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "collect", meter.cost())
@@ -110,7 +110,8 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         )
     limit = sum(piece["abandoned_steps"] for piece in lost.values())
     diverged = sum(piece.get("diverged_steps", 0) for piece in lost.values())
-    interrupted = (cost.env_steps or 0) - result["env_steps"] - limit - diverged
+    kept = result["env_steps"] + limit + diverged
+    interrupted = None if cost.env_steps is None else cost.env_steps - kept
     result["discarded"] = {"limit": limit, "interrupted": interrupted, "diverged": diverged}
     write_card(out, f"Episodes on {config.split}", _card(config, result, cost))
     artifact.write_result(result)
@@ -188,6 +189,6 @@ def _card(config: CollectConfig, result: dict[str, Any], cost: Cost) -> list[str
         f" {len(result['tasks'])} tasks of `{config.split}`, in LeRobot v3 format.",
         made,
         f"- Success at any step: {mean:.1%} (failed episodes are kept and marked).",
-        f"- Cost: {cost.env_steps} simulator steps, {cost.core_s:.0f} core-seconds.",
+        f"- Cost: {', '.join(described_bill(cost))}.",
         f"- Seed {config.seed}, purpose `{config.purpose}`. Versions and machine: `config.json`.",
     ]

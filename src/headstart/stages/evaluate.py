@@ -106,8 +106,9 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
                 for task in tqdm(tasks, desc=f"evaluate {title}", unit="task"):
                     if task.id not in done:
                         pieces.append({"task": task.id} | sit(task, meter))
-                        artifact.save_progress(pieces[-1])
+                        # First what it cost: whatever is kept has been paid for.
                         write_unfinished_bill(out, "evaluate", meter.cost(), bills)
+                        artifact.save_progress(pieces[-1])
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "evaluate", meter.cost(), bills)
     rows = [row for piece in pieces for row in piece["rows"]]
@@ -238,15 +239,17 @@ class Exam:
         rows, replays = [], []
         for arm, entrant in arms.items():
             interaction = Interaction(env, entrant.actor)
-            results, episodes = examine(
-                interaction,
-                arm,
-                entrant.num_prompts,
-                entrant.episodes,
-                config.max_episode_steps,
-                config.seed,
-            )
-            meter.count_env_steps("evaluate", interaction.env_steps)
+            try:
+                results, episodes = examine(
+                    interaction,
+                    arm,
+                    entrant.num_prompts,
+                    entrant.episodes,
+                    config.max_episode_steps,
+                    config.seed,
+                )
+            finally:
+                meter.count_env_steps("evaluate", interaction.env_steps)
             rows += [self._row(result) for result in results]
             if arm == "heldout.shown_once" and episodes[0].num_steps:
                 film(

@@ -101,8 +101,9 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
                 work[len(rows) :], "finetune", len(work), unit="policy", initial=len(rows)
             ):
                 rows.append(school.teach(task, shown[task.id][:count], arm, meter))
-                artifact.save_progress(rows[-1])
+                # First what it cost: whatever is kept has been paid for.
                 write_unfinished_bill(out, "finetune", meter.cost(), bills)
+                artifact.save_progress(rows[-1])
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "finetune", meter.cost(), bills)
     result = {"rows": rows, "wall_s": meter.cost().wall_s}
@@ -131,7 +132,7 @@ class School:
             learn = self._from_scratch if arm == "scratch_demos" else self._from_prior
             model = learn(Trajectories.from_episodes(shown, *self._channels), own)
         trained = own.cost()
-        meter.count_flops(trained.flops or 0.0)
+        meter.count_flops(trained.flops)
         steps = sum(episode.num_steps for episode in shown)
         cost = share_of(self._demonstrations_cost, steps, len(shown)) + trained
         result = self._examine(task, shown, f"heldout.{arm}_{len(shown)}", model, meter)
@@ -188,10 +189,12 @@ class School:
         env = registry.make(task, seeds, config.max_episode_steps)
         policy = Policy(model, task.channels, [Prompt(demonstration=shown[0])], config.episodes)
         interaction = Interaction(env, policy)
-        (result,), _ = examine(
-            interaction, arm, 1, config.episodes, config.max_episode_steps, config.seed
-        )
-        meter.count_env_steps("evaluate", interaction.env_steps)
+        try:
+            (result,), _ = examine(
+                interaction, arm, 1, config.episodes, config.max_episode_steps, config.seed
+            )
+        finally:
+            meter.count_env_steps("evaluate", interaction.env_steps)
         env.close()
         del env, interaction
         gc.collect()  # an EnvPool frees its memory only when nothing refers to it

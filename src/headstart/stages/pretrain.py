@@ -20,6 +20,7 @@ from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.mixture import Mixture, Source, check_channels, resolve_shares
 from headstart.data.store import Dataset
 from headstart.ledger import (
+    Bill,
     Cost,
     Meter,
     read_bill,
@@ -117,7 +118,7 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
     gpus = int(learner.device.type == "cuda")
     with Meter(spent_so_far(out), gpus) as meter, Meter(progress.cost, gpus) as straight:
         try:
-            _train(config, artifact, learner, (loader, judge), progress, (meter, straight))
+            _train(config, artifact, learner, (loader, judge), progress, (meter, straight), bills)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "pretrain", meter.cost(), bills)
     save_model(out, learner.model)
@@ -145,6 +146,7 @@ def _train(
     loaders: tuple[Loader, Loader],
     progress: Progress,
     meters: tuple[Meter, Meter],
+    bills: tuple[Bill, ...],
 ) -> None:
     """All updates from where ``progress`` says. The second meter is what checkpoints carry."""
     loader, judge = loaders
@@ -160,8 +162,11 @@ def _train(
             if (update + 1) % config.log_every == 0:
                 artifact.log({"step": update + 1} | _metrics("train", loss))
                 bar.set_postfix(action_loss=f"{loss.action.item():.3f}")
+                write_unfinished_bill(artifact.root, "pretrain", meters[0].cost(), bills)
             if (update + 1) % config.checkpoint_every == 0 or update + 1 == config.updates:
                 artifact.log({"step": update + 1} | _validate(learner, judge))
+                # First what it cost: whatever is kept has been paid for.
+                write_unfinished_bill(artifact.root, "pretrain", meters[0].cost(), bills)
                 save_training(
                     artifact.root / "checkpoint.safetensors",
                     learner.tensors(),

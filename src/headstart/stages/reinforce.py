@@ -141,10 +141,11 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
 
     Returns:
         What ``result.json`` holds. ``curve`` has a point per evaluation: training cost so far
-        (``env_steps``, ``core_s``, ``flops``, ``wall_s``; evaluation not counted) and the greedy
-        policy's ``success_rate`` over ``episodes``: success at any step of an episode. From a
-        prior the first point is the policy that it starts from. ``diverged_episodes`` were spoiled
-        by the simulation: of training, and of a point's evaluation, where they count as failures.
+        (``env_steps``, ``core_s``, ``flops``, ``wall_s``, ``energy_j``; evaluation not counted)
+        and the greedy policy's ``success_rate`` over ``episodes``: success at any step of an
+        episode. From a prior the first point is the policy that it starts from.
+        ``diverged_episodes`` were spoiled by the simulation: of training, and of a point's
+        evaluation, where they count as failures.
 
     Raises:
         ValueError: no such task; a missing or damaged model or dataset, or too few demonstrations,
@@ -173,8 +174,9 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
                 config.stop_at_success
             ):
                 progress = _round(config, learner, task, artifact, progress, meter, bar)
-                save_training(out / "checkpoint.safetensors", learner.tensors(), progress)
+                # First what it cost: whatever is kept has been paid for.
                 write_unfinished_bill(out, "reinforce", meter.cost(), bills)
+                save_training(out / "checkpoint.safetensors", learner.tensors(), progress)
             result = {
                 "arm": config.arm,
                 "task": config.task,
@@ -246,25 +248,34 @@ def _rewarded(config: ReinforceConfig, episode: Episode) -> Episode:
     return episode
 
 
-class SuccessOnly:
-    """Environments whose reward is success: 1 in a step that reaches it, 0 in all others."""
+class Counted:
+    """Environments that count their steps."""
 
     def __init__(self, env: VecEnv) -> None:
         self.env, self.task, self.seeds = env, env.task, env.seeds
         self.reset, self.close = env.reset, env.close
+        self.env_steps = 0
 
     @property
     def num_envs(self) -> int:
         return self.env.num_envs
 
     def step(self, action: np.ndarray, env_ids: np.ndarray | None = None) -> StepResult:
-        result = self.env.step(action, env_ids)
+        self.env_steps += len(action)
+        return self.env.step(action, env_ids)
+
+
+class SuccessOnly(Counted):
+    """Environments whose reward is success: 1 in a step that reaches it, 0 in all others."""
+
+    def step(self, action: np.ndarray, env_ids: np.ndarray | None = None) -> StepResult:
+        result = super().step(action, env_ids)
         return replace(result, reward=result.success.astype(np.float32))
 
 
-def _make(config: ReinforceConfig, task: Task, seeds: list[int]) -> VecEnv:
+def _make(config: ReinforceConfig, task: Task, seeds: list[int]) -> Counted:
     env = registry.make(task, seeds, config.max_episode_steps)
-    return SuccessOnly(env) if config.reward == "success" else env
+    return SuccessOnly(env) if config.reward == "success" else Counted(env)
 
 
 def _round(
@@ -281,14 +292,17 @@ def _round(
     with Meter(progress.cost) as training:
         seeds = _seeds(config, task, "reinforcement", progress.rounds, config.num_envs)
         env = _make(config, task, seeds)
-        for spent in learner.improve(env, config.eval_every_steps):
-            for m in (training, meter):
-                m.count_env_steps("reinforce", spent.env_steps)
-                m.count_flops(spent.flops)
-            bar.update(spent.env_steps)
-            cost, diverged = training.cost(), diverged + spent.diverged_episodes
-            charts = {"charts/core_s": cost.core_s, "charts/diverged_episodes": diverged}
-            artifact.log(spent.metrics | {"step": cost.env_steps} | charts)
+        try:
+            for spent in learner.improve(env, config.eval_every_steps):
+                training.count_env_steps("reinforce", spent.env_steps)
+                for m in (training, meter):
+                    m.count_flops(spent.flops)
+                bar.update(spent.env_steps)
+                cost, diverged = training.cost(), diverged + spent.diverged_episodes
+                charts = {"charts/core_s": cost.core_s, "charts/diverged_episodes": diverged}
+                artifact.log(spent.metrics | {"step": cost.env_steps} | charts)
+        finally:  # with those of an improvement that was interrupted
+            meter.count_env_steps("reinforce", env.env_steps)
         env.close()
         del env  # frees the simulator's memory before evaluation takes its own
     progress = Progress(progress.rounds + 1, progress.curve, training.cost(), diverged)
@@ -309,6 +323,7 @@ def _point(
         "core_s": cost.core_s,
         "flops": cost.flops,
         "wall_s": cost.wall_s,
+        "energy_j": cost.energy_j,
         "success_rate": float(success.mean()),
         "episodes": len(success),
         "diverged_episodes": diverged,

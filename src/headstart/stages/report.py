@@ -12,7 +12,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from headstart.report_page.page import build_page, replay_tracks
 from headstart.report_page.words import format_table
 from headstart.stats import bootstrap_mean, wilson_interval
 
-CURRENCIES = ("env_steps", "core_s", "flops", "wall_s", "demonstrations")
+CURRENCIES = ("env_steps", "core_s", "flops", "wall_s", "demonstrations", "energy_j")
 THRESHOLDS = (0.5, 0.8)
 ALL_TASKS = "*"
 """Stands for the mean over all held-out tasks where a task's id is expected."""
@@ -57,8 +57,8 @@ def report(config: ReportConfig) -> dict[str, Any]:
     """Write report.json and report.html, print the table, and return what report.json holds.
 
     Success is {mean, interval, episodes, seeds, tasks} with rates in 0..1. Prices are in the
-    currencies' own units: simulator steps, core-seconds, FLOPs, seconds, demonstrations; None
-    where nobody knows.
+    currencies' own units: simulator steps, core-seconds, FLOPs, seconds, demonstrations, joules;
+    None where nobody knows. Prices in joules are left out unless all are known.
 
     Raises:
         ValueError: no runs, a folder that is not a run, or a result that lacks what it must have.
@@ -229,7 +229,7 @@ def row_cost(row: dict[str, Any]) -> Cost:
         return Cost.from_json(row["cost"])
     if row["arm"] != "heldout.shown_once":
         return Cost.unknown()
-    return Cost(None, demonstrations=1, core_s=None, gpu_s=None, flops=0.0, wall_s=None)
+    return replace(Cost.unknown(), demonstrations=1, flops=0.0)
 
 
 @dataclass
@@ -312,6 +312,8 @@ def reinforcement_curves(runs: Sequence[Run]) -> list[Curve]:
 def price_list(groups: Sequence[list[Curve]], upstream: Sequence[Price]) -> list[dict[str, Any]]:
     """Every arm's price to every threshold on every task, in every currency.
 
+    In joules, which few machines tell, there are prices only where all of them are known.
+
     Args:
         groups: the curves of one arm on one task, one per seed, as one list.
         upstream: what each run paid for data and pre-training.
@@ -327,7 +329,8 @@ def price_list(groups: Sequence[list[Curve]], upstream: Sequence[Price]) -> list
                 price_row(arm, task, currency, threshold, points, before, AMORTISED_OVER)
                 for threshold in THRESHOLDS
             ]
-    return rows
+    in_joules = [row["marginal"] for row in rows if row["currency"] == "energy_j"]
+    return [row for row in rows if row["currency"] != "energy_j" or None not in in_joules]
 
 
 def break_even(
@@ -349,7 +352,7 @@ def break_even(
         return {}
     task = min(shared)  # ALL_TASKS sorts first
     found = {}
-    for currency in CURRENCIES:
+    for currency in dict.fromkeys(row["currency"] for row in rows):
         pairs = [
             (row, scratch[task, currency, row["threshold"]])
             for row in reached

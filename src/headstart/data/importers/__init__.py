@@ -7,7 +7,7 @@ import importlib
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -92,7 +92,7 @@ def import_dataset(
         "cameras": [camera.name for camera in source.cameras],
         "notes": source.notes,
     }
-    write_unfinished_bill(dst, "import", Cost(None, episodes, None, None, None, None))
+    write_unfinished_bill(dst, "import", replace(Cost.unknown(), demonstrations=episodes))
     write_card(dst, f"{src.name}, imported", _card(result))
     artifact.write_result(result)
     (dst / _PROGRESS).unlink(missing_ok=True)
