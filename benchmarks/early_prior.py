@@ -3,7 +3,7 @@
     python benchmarks/early_prior.py --seeds 0 1 2
 
 Learners from scratch are charged up to 80 % and no further, the laptop recipe's prior for all that
-it can do. So here is one with a quarter of the data and of the updates, told each task, one small
+it can do. So here is one with a third of the data and of the updates, told each task, one small
 file a task and seed, as ``benchmarks/arms.py`` writes them. Prints a line a seed.
 """
 
@@ -29,7 +29,7 @@ ARM = "early_prior"
 class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2)
     env_steps: int = 25_000
-    updates: int = 300
+    updates: int = 400
     episodes: int = 50
     work: Path = Path("runs/early")
     """Where the runs themselves are; not kept."""

@@ -178,6 +178,15 @@ def test_tasks_that_a_prior_knows_already_cost_nothing_more(folder, tmp_path):
     assert [len(s["tasks"]) for s in content["sets"]] == [2, 4]
 
 
+def test_a_task_that_the_prior_knows_is_not_among_the_new_ones_where_it_was_measured_too(
+    folder, tmp_path
+):
+    write_result(folder, "lifted", "a", [(0, 0.0, 0.3), (500, 5.0, 0.9)], 0, FROM_PRIOR)
+    prior = Prior(write_prior(tmp_path / "prior"))
+    content = summarise(read_arms(folder, prior), prior.known_already())
+    assert content["sets"][0]["tasks"] == ["suite/c", "suite/d"]
+
+
 def test_half_of_the_runs_that_got_there_are_the_median(tmp_path):
     for i, reached in enumerate((0.9, 0.9, 0.9, 0.2)):
         write_result(tmp_path, "scratch", "abcd"[i], [(1_000 * (i + 1), 1.0, reached)])

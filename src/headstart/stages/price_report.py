@@ -124,16 +124,20 @@ def summarise(arms: Sequence[Arm], known: Sequence[Run] = ()) -> dict[str, Any]:
         "arms": {arm.name: words.about(arm) | _facts(arm) for arm in arms},
         "missing": [name for name in EXPECTED if name not in {arm.name for arm in arms}],
         "price": [row for arm in arms for row in price_rows(arm)],
-        "sets": [_set_content(name, of, arms, known) for name, of in _task_sets(arms, tasks)],
+        "sets": [
+            _set_content(name, of, arms, known) for name, of in _task_sets(arms, tasks, known)
+        ],
         "comparisons": [c for arm in arms if arm.pretrained for c in compare(arm, arms, known)],
     }
     return content | words.describe(content)
 
 
-def _task_sets(arms: Sequence[Arm], tasks: list[str]) -> list[tuple[str, list[str]]]:
+def _task_sets(
+    arms: Sequence[Arm], tasks: list[str], known: Sequence[Run]
+) -> list[tuple[str, list[str]]]:
     """All tasks, and those that pre-trained arms learned: the new ones."""
     ran = [arm for arm in arms if arm.pretrained and arm.measured == "here"]
-    new = sorted({task for arm in ran for task in arm.tasks})
+    new = sorted({task for arm in ran for task in arm.tasks} - {run.task for run in known})
     sets = [("all tasks", tasks)]
     return sets if not new or new == tasks else [("tasks learned by a prior", new), *sets]
 
