@@ -187,6 +187,16 @@ def test_a_task_that_the_prior_knows_is_not_among_the_new_ones_where_it_was_meas
     assert content["sets"][0]["tasks"] == ["suite/c", "suite/d"]
 
 
+def test_a_prior_that_takes_nothing_more_is_not_told_as_infinitely_cheaper(tmp_path):
+    for seed in (0, 1):
+        write_result(tmp_path, "scratch", "a", [(20_000, 80.0, 0.9)], seed, ancestors=())
+        write_result(tmp_path, "told", "a", [(0, 0.0, 0.9)], seed, FROM_PRIOR, (PRIOR, DATA))
+    content = summarise(read_arms(tmp_path))
+    assert "which takes none more. Pre-training" in content["headline"]
+    shown = content["headline"] + "".join(tile["value"] for tile in content["tiles"])
+    assert words.INFINITE not in shown
+
+
 def test_half_of_the_runs_that_got_there_are_the_median(tmp_path):
     for i, reached in enumerate((0.9, 0.9, 0.9, 0.2)):
         write_result(tmp_path, "scratch", "abcd"[i], [(1_000 * (i + 1), 1.0, reached)])

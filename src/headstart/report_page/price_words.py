@@ -188,11 +188,17 @@ def headline(content: dict[str, Any]) -> str:
             " no price to be held against."
         )
     comparison, against = shown
+    goal = f"{percent(comparison['threshold'])} on {count(len(comparison['tasks']), 'task')}"
+    scratch, prior = _label(content, against), _label(content, comparison)
+    unit, full_ratio = UNITS[comparison["currency"]], times(against["full_ratio"])
+    if not comparison["marginal"]:
+        return (
+            f"For {goal}, learning from scratch ({scratch}) takes {full_ratio} the {unit} of all"
+            f" that came before a prior ({prior}), which takes none more. {against['verdict']}."
+        )
     return (
-        f"For {percent(comparison['threshold'])} on {count(len(comparison['tasks']), 'task')},"
-        f" learning from scratch ({_label(content, against)}) takes {times(against['ratio'])} the"
-        f" {UNITS[comparison['currency']]} of a prior ({_label(content, comparison)}); counting all"
-        f" that came before, {times(against['full_ratio'])}. {against['verdict']}."
+        f"For {goal}, learning from scratch ({scratch}) takes {times(against['ratio'])} the {unit}"
+        f" of a prior ({prior}); counting all that came before, {full_ratio}. {against['verdict']}."
     )
 
 
@@ -229,6 +235,8 @@ def tiles(content: dict[str, Any]) -> list[dict[str, str]]:
         unit, arm = UNITS[comparison["currency"]], comparison["arm"]
         for key, what in (("ratio", "the new tasks alone"), ("full_ratio", "with all before")):
             value, _, interval = times(against[key]).partition(" [")
+            if key == "ratio" and not comparison["marginal"]:
+                continue  # infinitely many times nothing
             note = f"{unit} of {_short(against['arm'])} over those of {_short(arm)}"
             note += f" [{interval}" if interval else ""
             found.append({"value": value, "label": what, "note": note, "arm": arm})
