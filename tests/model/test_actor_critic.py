@@ -133,7 +133,7 @@ def test_without_a_generator_the_mean_action_is_taken():
     obs = np.ones((2, 3), dtype=np.float32)
     decision = ActorCriticPolicy(model, 2).act(obs, np.arange(2))
     mean_BA, _ = model(torch.ones(2, 2, 3))
-    np.testing.assert_allclose(decision.action, mean_BA.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(decision.action, mean_BA.detach().numpy(), rtol=1e-6)
 
 
 def test_acting_follows_the_model_as_it_learns_and_as_its_statistics_change():
@@ -146,7 +146,7 @@ def test_acting_follows_the_model_as_it_learns_and_as_its_statistics_change():
     model.observe(torch.randn(20, 2, 3, generator=torch.Generator().manual_seed(2)))
     decision = policy.act(obs, np.arange(2))
     mean_BA, _ = model(torch.from_numpy(decision.extras["history"]))
-    np.testing.assert_allclose(decision.action, mean_BA.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(decision.action, mean_BA.detach().numpy(), rtol=1e-6)
 
 
 def test_saving_keeps_weights_and_normalisation(tmp_path):

@@ -127,11 +127,15 @@ def normalised(statistics: RunningStatistics, x_BD: np.ndarray) -> Tensor:
     return torch.from_numpy(((x_BD - mean) / deviation).astype(np.float32).clip(-CLIP, CLIP))
 
 
+def _tanh(x: Tensor) -> Tensor:
+    # tanh x = 2 sigmoid(2 x) - 1
+    return (2 * x).sigmoid_().mul_(2).sub_(1)
+
+
 class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        # tanh x = 2 sigmoid(2 x) - 1
-        y = (2 * x).sigmoid_().mul_(2).sub_(1)
+        y = _tanh(x)
         ctx.save_for_backward(y)
         return y
 
@@ -234,5 +238,5 @@ class ActorCriticPolicy:
         x_BD = self.model.normalise(torch.from_numpy(history))
         *hidden, last = self._layers
         for bias, weight in hidden:
-            x_BD = torch.addmm(bias, x_BD, weight).tanh_()
+            x_BD = _tanh(torch.addmm(bias, x_BD, weight))
         return torch.addmm(last[0], x_BD, last[1]).numpy()
