@@ -16,7 +16,7 @@ from statistics import mean
 import tyro
 
 from headstart.arms import write_arm
-from headstart.artifact import read_json
+from headstart.artifact import read_sealed_json
 from headstart.stages.collect import CollectConfig, collect
 from headstart.stages.evaluate import EvaluateConfig, evaluate
 from headstart.stages.pretrain import PretrainConfig, pretrain
@@ -56,14 +56,14 @@ def main(arguments: Arguments) -> None:
             seed=seed,
         )
         evaluate(fifty, told, resume=True)
-        rows = read_json(told / "result.json")["rows"]
+        rows = read_sealed_json(told, "result.json")["rows"]
         for row in rows:
             point = {"env_steps": 0, "core_s": 0.0, "flops": 0.0, "wall_s": 0.0}
             point |= {"success_rate": mean(row["success"]), "episodes": len(row["success"])}
             content = {
                 "result": {"arm": ARM, "task": row["task"], "seed": seed, "curve": [point]},
-                "made_by": read_json(told / "config.json"),
-                "bill": read_json(told / "ledger.json"),
+                "made_by": read_sealed_json(told, "config.json"),
+                "bill": read_sealed_json(told, "ledger.json"),
             }
             name = f"{registry.get_task(row['task']).name}-{seed}"
             write_arm(arguments.out / ARM / f"{name}.json", content)

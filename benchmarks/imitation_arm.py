@@ -63,11 +63,11 @@ def same_data(arguments: Arguments, prior: Path, seed: int) -> None:
         path = arguments.out / "imitation_same_data" / f"{task.name}-{seed}.json"
         if not path.exists():
             (prompt,) = undisturbed[task.id]
-            others = [e for e in episodes if e.task_id == task.id]
-            others = [e for e in others if not np.array_equal(e.obs, prompt.obs)]
+            mine = [e for e in episodes if e.task_id == task.id]
+            mine.sort(key=lambda e: not np.array_equal(e.obs, prompt.obs))  # the first is shown
             with Meter() as meter:
-                row = school.teach(task, [prompt, *others], ARM, meter)
-            save(path, config, task, [point(row, 1 + len(others))])
+                row = school.teach(task, mine, ARM, meter)
+            save(path, config, task, [point(row, len(mine))])
         rate = read_json(path)["result"]["curve"][0]["success_rate"]
         print(f"{path.parent.name}/{path.stem}: {rate:.0%}", flush=True)
 
