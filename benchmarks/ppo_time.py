@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 import torch
 import tyro
+from threadpoolctl import threadpool_limits
 
 from headstart.algorithms.ppo import PPO, PPOConfig
 from headstart.seeds import environment_seeds
@@ -71,6 +72,7 @@ def measure(side: str, task_id: str, env_steps: int) -> tuple[float, float, int]
     return total, env.core_s, taken
 
 
+@threadpool_limits.wrap(limits=1)
 def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
     sides = ("headstart", "stable-baselines3")

@@ -178,12 +178,15 @@ class PPO:
     def _advantages(self, rollout: Rollout, value_SE: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
         scaled_SE = self._scaled_reward(rollout)
+        # The next step's value, but where an episode ends, or the rollout.
+        next_value_SE, last_SE = value_SE.roll(-1, 0), rollout.terminated | rollout.truncated
+        last_SE[-1] = True
         with torch.no_grad():
-            next_value_B = self.model.value(rollout.next_history.flatten(0, 1))
+            next_value_SE[last_SE] = self.model.value(rollout.next_history[last_SE])
         return generalised_advantages(
             scaled_SE,
             value_SE,
-            next_value_B.view_as(scaled_SE),
+            next_value_SE,
             rollout.terminated,
             rollout.truncated,
             config.gamma,
@@ -209,7 +212,7 @@ class PPO:
         order_B = torch.randperm(len(batch["x_BD"]), generator=self.generator)
         for rows in order_B.chunk(config.num_minibatches):
             x_BD, action_BA, old_logprob_B, advantage_B, returns_B = (
-                column[rows] for column in batch.values()
+                column.index_select(0, rows) for column in batch.values()
             )
             loss = ppo_loss(
                 gaussian_logprob(model.actor(x_BD), model.log_std_A, action_BA),

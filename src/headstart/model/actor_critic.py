@@ -5,6 +5,7 @@ Shapes: B batch, F frames (oldest first), O observation channels, A action chann
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -127,42 +128,73 @@ def normalised(statistics: RunningStatistics, x_BD: np.ndarray) -> Tensor:
     return torch.from_numpy(((x_BD - mean) / deviation).astype(np.float32).clip(-CLIP, CLIP))
 
 
-def _tanh(x: Tensor) -> Tensor:
-    # tanh x = 2 sigmoid(2 x) - 1
-    return (2 * x).sigmoid_().mul_(2).sub_(1)
+Layer = tuple[np.ndarray, np.ndarray]
+"""Weight (out, in) and bias (out,)."""
 
 
-class _Tanh(torch.autograd.Function):
+def _outputs(x_BD: np.ndarray, layers: Sequence[Layer]) -> list[np.ndarray]:
+    """The outputs (B, H) of tanh layers, one after another, and of a linear one behind them."""
+    outputs = []
+    for weight, bias in layers:
+        x_BD = x_BD @ weight.T
+        x_BD += bias
+        if len(outputs) < len(layers) - 1:
+            np.tanh(x_BD, out=x_BD)
+        outputs.append(x_BD)
+    return outputs
+
+
+class _TanhNetwork(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = _tanh(x)
-        ctx.save_for_backward(y)
-        return y
+    def forward(ctx: Any, x_BD: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.layers = _layers(parameters)
+        *hidden, out_BA = _outputs(x_BD.numpy(), ctx.layers)
+        ctx.inputs = [x_BD.numpy(), *hidden]
+        return torch.from_numpy(out_BA)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # dy/dx = 1 - y^2
-        (y,) = ctx.saved_tensors
-        return torch.ops.aten.tanh_backward(gradients[0], y)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        delta, found = gradients[0].numpy(), []
+        for i in reversed(range(len(ctx.layers))):
+            h, (weight, _) = ctx.inputs[i], ctx.layers[i]
+            found = [torch.from_numpy(delta.T @ h), torch.from_numpy(delta.sum(0)), *found]
+            if i > 0:
+                # dL/dz = (dL/dz' W') (1 - tanh^2 z)
+                delta = delta @ weight
+                delta *= 1 - h * h
+        return None, *found
 
 
-class Tanh(nn.Module):
-    """To within 2e-7: for a minibatch PyTorch's sigmoid is four times as fast as its tanh."""
+class TanhNetwork(nn.Sequential):
+    """Linear layers and tanh between them, on the CPU; no gradient for what goes in.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _Tanh.apply(x)
+    In NumPy, as one node of the graph: for a minibatch its tanh is ten times as fast as PyTorch's.
+    Its threads are not PyTorch's: who wants one says so to both (``threadpoolctl``).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _TanhNetwork.apply(input, *self.parameters())
+
+    def layers(self) -> list[Layer]:
+        """Views of the weights: they follow the network, and nothing is recorded for them."""
+        return _layers(tuple(self.parameters()))
 
 
-def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> nn.Sequential:
-    """Tanh layers with orthogonal weights (gain sqrt 2) and zero biases; the last one linear."""
+def _layers(parameters: Sequence[Tensor]) -> list[Layer]:
+    arrays = [parameter.detach().numpy() for parameter in parameters]
+    return list(zip(arrays[::2], arrays[1::2], strict=True))
+
+
+def _mlp(sizes: list[int], last_gain: float, generator: torch.Generator) -> TanhNetwork:
+    """Orthogonal weights (gain sqrt 2, in the last layer its own) and zero biases."""
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
         linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")  # no global RNG
         nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5, generator=generator)
         nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, Tanh()]
-    return nn.Sequential(*layers)
+        layers += [linear] if last else [linear, nn.Tanh()]
+    return TanhNetwork(*layers)
 
 
 class History:
@@ -211,9 +243,7 @@ class ActorCriticPolicy:
         self.model = model
         self.generator = generator
         self.noise_correlation = noise_correlation
-        # views of the weights: they follow the model, and nothing is recorded for a gradient
-        linears = [layer for layer in model.actor if isinstance(layer, nn.Linear)]
-        self._layers = [(layer.bias.detach(), layer.weight.detach().t()) for layer in linears]
+        self._layers = model.actor.layers()
         self._log_std_A = model.log_std_A.detach()
         self._history = History(num_envs, model.frame_stack, model.obs_size)
         self._offset = np.zeros((num_envs, len(model.log_std_A)), dtype=np.float32)
@@ -224,7 +254,7 @@ class ActorCriticPolicy:
 
     def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
         history, offset = self._history.push(obs, env_ids), self._offset[env_ids]
-        mean = self._mean(history)
+        mean = _outputs(self.model.normalise(torch.from_numpy(history)).numpy(), self._layers)[-1]
         action = mean + offset
         if self.generator is not None:
             # a_t = mean_t + rho (a_{t-1} - mean_{t-1}) + std noise_t
@@ -232,11 +262,3 @@ class ActorCriticPolicy:
             action += (self._log_std_A.exp() * noise_BA).numpy()
             self._offset[env_ids] = self.noise_correlation * (action - mean)
         return Decision(action, extras={"history": history, "mean": mean, "offset": offset})
-
-    def _mean(self, history: np.ndarray) -> np.ndarray:
-        """The action (n, A) in the middle; ``model.actor`` without its modules' overhead."""
-        x_BD = self.model.normalise(torch.from_numpy(history))
-        *hidden, last = self._layers
-        for bias, weight in hidden:
-            x_BD = _tanh(torch.addmm(bias, x_BD, weight))
-        return torch.addmm(last[0], x_BD, last[1]).numpy()
