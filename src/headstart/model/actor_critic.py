@@ -161,7 +161,8 @@ class _TanhNetwork(torch.autograd.Function):
             if i > 0:
                 # dL/dz = (dL/dz' W') (1 - tanh^2 z)
                 delta = delta @ weight
-                delta *= 1 - h * h
+                slope = h * h
+                delta *= np.subtract(1, slope, out=slope)
         return None, *found
 
 
