@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from headstart.algorithms.own_successes import OwnSuccessesConfig
 from headstart.algorithms.ppo import PPOConfig
@@ -64,10 +65,13 @@ def test_reinforcement_learns_to_reach_a_point(tiny, tmp_path):
     assert result["reached"] and min(rates[-2:]) >= 0.9
 
 
-def test_a_weak_prior_is_lifted_by_its_own_successes(tiny, tmp_path):
+@pytest.mark.parametrize("name", ["reach-once", "reach"])
+def test_a_weak_prior_is_lifted_by_its_own_successes_on_a_new_task_and_on_its_own(
+    tiny, tmp_path, name
+):
     pretrained(tiny, tmp_path, updates=45)
     config = ReinforceConfig(
-        task="tiny/reach",
+        task=f"tiny/{name}",
         model=tmp_path / "model",
         data=tmp_path / "data",
         reward="success",
@@ -85,7 +89,7 @@ def test_a_weak_prior_is_lifted_by_its_own_successes(tiny, tmp_path):
     assert rates[-1] >= 0.5
     (shown,) = Dataset(tmp_path / "run/prompt").episodes([0])
     model = load_model(tmp_path / "run")
-    env = tiny.make(tiny.TASKS["reach"], range(2000, 2030), 25)
+    env = tiny.make(tiny.TASKS[name], range(2000, 2030), 25)
     policy = Policy(model, tiny.CHANNELS, [Prompt(demonstration=shown)], 30)
     (kept,), _ = examine(Interaction(env, policy), "arm", 1, 30, 25, seed=0)
     assert np.mean(kept.success) >= 0.5, "what is saved must be what was judged"

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import small_run
 from headstart.algorithms.off_policy import OffPolicyConfig
+from headstart.algorithms.own_successes import OwnSuccesses
 from headstart.algorithms.ppo import PPOConfig
 from headstart.data.store import DatasetWriter
 from headstart.ledger import read_bill
@@ -16,7 +18,6 @@ from headstart.rollout import Interaction, run_episodes
 from headstart.stages import reinforce as stage
 from headstart.stages.reinforce import Progress, ReinforceConfig, reinforce
 from headstart.suites import registry
-from small_run import failing_after
 
 ROUND = 160
 """Training steps of a round with ``config``: 2 rollouts of 20 steps in 4 environments."""
@@ -144,7 +145,7 @@ def test_work_that_a_kill_undid_is_billed_but_not_in_the_curve(tiny, tmp_path, m
 
 def test_steps_of_an_improvement_that_failed_midway_are_billed(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Interaction, "step", failing_after(Interaction.step, 27))
+        patch.setattr(Interaction, "step", small_run.failing_after(Interaction.step, 27))
         with pytest.raises(RuntimeError, match="the simulator died"):
             reinforce(config(), tmp_path / "run")
     assert read_bill(tmp_path / "run").cost.env_steps_by_origin == {"reinforce": 27 * 4}
@@ -201,6 +202,21 @@ def test_soft_actor_critic_takes_demonstrations_with_the_reward_it_learns_from(
     assert len(given) == 2
     for episode in given:
         assert np.array_equal(episode.reward, episode.success) == (reward == "success")
+
+
+def test_a_prior_shows_its_demonstrations_of_the_task_and_only_for_a_new_one_those_of_others(
+    tmp_path,
+):
+    root = small_run.write(tmp_path)
+    settings = config(model=root / "model", data=root / "data")
+
+    def prompts(task: str) -> list[str | None]:
+        learner = stage._algorithm(settings, registry.get_task(task), [])
+        assert isinstance(learner, OwnSuccesses)
+        return [None if e is None else e.task_id for e in learner._shown]
+
+    assert len(prompts(small_run.SEEN)) > 3 and set(prompts(small_run.SEEN)[1:]) == {small_run.SEEN}
+    assert prompts(small_run.HELD_OUT) == [None, *[small_run.SEEN] * 2]
 
 
 def test_demonstrations_without_rewards_or_that_nobody_learns_from_are_refused(tiny, tmp_path):

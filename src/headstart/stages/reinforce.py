@@ -59,8 +59,9 @@ class ReinforceConfig:
     algorithm: Literal["ppo", "off_policy"] = "ppo"
     """How it learns without a model: proximal policy optimisation, or soft actor-critic."""
     data: Path | None = None
-    """Dataset that the model was pre-trained on: half of every batch, so that nothing is forgotten,
-    and where the task's words do not help, its demonstrations are tried."""
+    """Dataset that the model was pre-trained on: half of every batch, so that nothing is forgotten.
+    With demonstrations of the task, a run starts from them; without, those of other tasks are
+    tried where the task's words do not help."""
     demonstrations: Path | None = None
     """Dataset with demonstrations of the task; without them a model starts from the task's words,
     soft actor-critic from nothing."""
@@ -217,8 +218,10 @@ def _algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Alg
     if config.data is None:
         return OwnSuccesses(own, task, config.seed, model, given=given)
     old = open_cache(Dataset(config.data)).trajectories()
-    known = demonstrations_of(config.data, DEMONSTRATIONS_OF_A_SKILL)
-    skills = [e for name in sorted(known) if name != task.id for e in known[name]]
+    known = demonstrations_of(config.data, own.most_episodes)
+    given = given or known.get(task.id, [])
+    others = [known[name][:DEMONSTRATIONS_OF_A_SKILL] for name in sorted(known)]
+    skills = [] if given else [episode for episodes in others for episode in episodes]
     loader = make_loader(old, own.loader, model, config.seed)
     return OwnSuccesses(own, task, config.seed, model, loader, skills, given)
 
