@@ -193,6 +193,8 @@ def test_a_prior_that_takes_nothing_more_is_not_told_as_infinitely_cheaper(tmp_p
         write_result(tmp_path, "told", "a", [(0, 0.0, 0.9)], seed, FROM_PRIOR, (PRIOR, DATA))
     content = summarise(read_arms(tmp_path))
     assert "which takes none more. Pre-training" in content["headline"]
+    tables = words.format_tables(content)
+    assert "takes none more" in tables and "\u221e\u00d7" not in tables
     shown = content["headline"] + "".join(tile["value"] for tile in content["tiles"])
     assert words.INFINITE not in shown
 

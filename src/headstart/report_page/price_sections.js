@@ -117,7 +117,8 @@ function boughtTable() {
       html("td", { "data-label": "on" }, html("span", {}, `${row.tasks.length} tasks`, row.known_already ? html("small", {}, `${row.known_already} known already`) : null)),
       html("td", { "data-label": "against" }, html("span", {}, against.access === "reward" ? "reward only" : "the same demonstrations",
         html("small", {}, swatch(against.arm), DATA.arms[against.arm].short, against.same_reward ? "" : ", dense reward"))),
-      ratioCell("new tasks alone", against.ratio), ratioCell("with all that came before", against.full_ratio),
+      row.marginal === 0 ? html("td", { "data-label": "new tasks alone" }, "takes none more") : ratioCell("new tasks alone", against.ratio),
+      ratioCell("with all that came before", against.full_ratio),
       against.access === "reward" && row.demonstrations_factor ? ratioCell("of it, by demonstrations", row.demonstrations_factor) : html("td", {})))));
   const here = pairs.filter(([row]) => DATA.arms[row.arm].measured === "here");
   byId("bought-verdicts").replaceChildren(...(here.length ? here : pairs).map(([row, against]) =>

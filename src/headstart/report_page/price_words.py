@@ -364,7 +364,7 @@ def _ratio_table(content: dict[str, Any]) -> list[str]:
                     UNITS[comparison["currency"]],
                     f"{against['arm']}, {ACCESS[against['access']]}"
                     + ("" if against["same_reward"] else " (dense)"),
-                    times(against["ratio"]),
+                    "takes none more" if comparison["marginal"] == 0 else times(against["ratio"]),
                     times(against["full_ratio"]),
                     times(factor) if factor else "",
                     task_number(against["break_even"]) if against["break_even"] else "unknown",
