@@ -51,6 +51,24 @@ def test_the_old_logprob_is_the_new_one_until_an_update(tiny):
     assert metrics["losses/clip_fraction"] == 0.0
 
 
+@pytest.mark.parametrize("when", [{}, {(2, 0): "obs", (2, 5): "obs", (2, 9): "reward"}])
+@pytest.mark.parametrize("task", ["tiny/reach", "tiny/reach-once"])
+def test_next_values_are_those_of_the_observations_reached(tiny, task, when):
+    learner = PPO(replace(CONFIG, gae_lambda=0.0), registry.get_task(task), seed=0)
+    interaction = Interaction(tiny.Diverging(learner.task, range(4), 15, when), learner.explorer(4))
+    interaction.reset(np.arange(4))
+    rollout = Rollout.of(collect(interaction, CONFIG.num_steps))
+    rollout.reward[:] = 0.0
+    with torch.no_grad():
+        value_SE, next_value_SE = (
+            learner.model.value(history.flatten(0, 1)).view_as(rollout.reward)
+            for history in (rollout.history, rollout.next_history)
+        )
+    advantage_SE, _ = learner._advantages(rollout, value_SE)
+    expected = learner.config.gamma * next_value_SE * ~rollout.terminated - value_SE
+    torch.testing.assert_close(advantage_SE, expected, atol=1e-6, rtol=0)
+
+
 def test_learning_that_diverges_stops_at_once(tiny):
     rollout, _, learner = rollout_of(CONFIG)
     rollout.reward[3, 1] = float("inf")

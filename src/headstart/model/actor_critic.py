@@ -136,6 +136,7 @@ def _outputs(x_BD: np.ndarray, layers: Sequence[Layer]) -> list[np.ndarray]:
     """The outputs (B, H) of tanh layers, one after another, and of a linear one behind them."""
     outputs = []
     for weight, bias in layers:
+        # h = tanh(W x + b), and W x + b at the end
         x_BD = x_BD @ weight.T
         x_BD += bias
         if len(outputs) < len(layers) - 1:
@@ -157,9 +158,10 @@ class _TanhNetwork(torch.autograd.Function):
         delta, found = gradients[0].numpy(), []
         for i in reversed(range(len(ctx.layers))):
             h, (weight, _) = ctx.inputs[i], ctx.layers[i]
+            # dL/dW = (dL/dz)' h, dL/db = sum over B of dL/dz, where z = W h + b
             found = [torch.from_numpy(delta.T @ h), torch.from_numpy(delta.sum(0)), *found]
             if i > 0:
-                # dL/dz = (dL/dz' W') (1 - tanh^2 z)
+                # and of the layer before, where h = tanh z: dL/dz = (dL/dh) (1 - h^2)
                 delta = delta @ weight
                 slope = h * h
                 delta *= np.subtract(1, slope, out=slope)
