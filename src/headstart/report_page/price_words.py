@@ -28,7 +28,7 @@ LABELS = {
     "imitation": "Imitation from scratch",
     "imitation_same_data": "Imitation from scratch, a task at a time, on the prior's data",
     "told": "Prior, told, learns from reward",
-    "lifted": "Prior, told a task that it knows badly, learns from reward",
+    "lifted": "Prior, shown its own data of a task that it knows badly, learns from reward",
     "shown": "Prior, shown once, learns from reward",
     "demos": "Prior, fine-tuned, learns from reward",
     "early_prior": "Early prior, told, nothing learned",
