@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -81,10 +81,15 @@ def main(arguments: Arguments) -> None:
                 work = arguments.work / place
                 reinforce(config_of(arguments, task, seed), work, resume=True)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                names = {"result": "result", "made_by": "config", "bill": "ledger"}
-                parts = {k: read_sealed_json(work, f"{n}.json") for k, n in names.items()}
-                write_arm(path, parts)
+                result = read_sealed_json(work, "result.json")
+                write_arm(path, {"result": result} | provenance(work))
             print(place, described(read_json(path)["result"]["curve"]), flush=True)
+
+
+def provenance(root: Path) -> dict[str, Any]:
+    """Who made a complete artifact, and all that it stands on, as a result's file tells them."""
+    names = {"made_by": "config", "bill": "ledger"}
+    return {key: read_sealed_json(root, f"{name}.json") for key, name in names.items()}
 
 
 def tasks_named(text: str) -> list[Task]:

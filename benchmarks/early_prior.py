@@ -15,6 +15,7 @@ from statistics import mean
 
 import tyro
 
+from arms import provenance
 from headstart.arms import write_arm
 from headstart.artifact import read_sealed_json
 from headstart.stages.collect import CollectConfig, collect
@@ -57,16 +58,13 @@ def main(arguments: Arguments) -> None:
         )
         evaluate(fifty, told, resume=True)
         rows = read_sealed_json(told, "result.json")["rows"]
+        made_by = provenance(told)
         for row in rows:
             point = {"env_steps": 0, "core_s": 0.0, "flops": 0.0, "wall_s": 0.0}
             point |= {"success_rate": mean(row["success"]), "episodes": len(row["success"])}
-            content = {
-                "result": {"arm": ARM, "task": row["task"], "seed": seed, "curve": [point]},
-                "made_by": read_sealed_json(told, "config.json"),
-                "bill": read_sealed_json(told, "ledger.json"),
-            }
+            result = {"arm": ARM, "task": row["task"], "seed": seed, "curve": [point]}
             name = f"{registry.get_task(row['task']).name}-{seed}"
-            write_arm(arguments.out / ARM / f"{name}.json", content)
+            write_arm(arguments.out / ARM / f"{name}.json", {"result": result} | made_by)
         rate = mean(success for row in rows for success in row["success"])
         print(f"seed {seed}: {rate:.1%} of {len(rows)} tasks' episodes", flush=True)
 

@@ -43,7 +43,7 @@ from headstart.artifact import Artifact, read_json
 from headstart.behaviors.base import Decision
 from headstart.ledger import Meter
 from headstart.model.actor_critic import CLIP, FRAME_STACK
-from headstart.stages.reinforce import Progress, ReinforceConfig, _round
+from headstart.stages.reinforce import Progress, ReinforceConfig, _one_thread, _round
 from headstart.suites import base
 from headstart.types import Task
 
@@ -220,10 +220,10 @@ def arm(arguments: Arguments) -> str:
     return f"sb3_{arguments.algorithm}" + ("_ours" if arguments.settings == "ours" else "")
 
 
+@_one_thread()
 def main(arguments: Arguments) -> None:
     if arguments.settings == "ours" and arguments.algorithm != "ppo":
         raise SystemExit(f"--settings ours is for ppo; {arguments.algorithm} has its own defaults")
-    torch.set_num_threads(1)
     for task in tasks_named(arguments.tasks):
         for seed in arguments.seeds:
             place = f"{arm(arguments)}/{task.name}-{seed}"

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-import torch
 import tyro
-from threadpoolctl import threadpool_limits
 
 from headstart.algorithms.ppo import PPO, PPOConfig
 from headstart.seeds import environment_seeds
+from headstart.stages.reinforce import _one_thread
 from headstart.suites import registry
 from headstart.suites.base import StepResult, VecEnv
 from peer_arms import Peer, ours
@@ -72,9 +71,8 @@ def measure(side: str, task_id: str, env_steps: int) -> tuple[float, float, int]
     return total, env.core_s, taken
 
 
-@threadpool_limits.wrap(limits=1)
+@_one_thread()
 def main(arguments: Arguments) -> None:
-    torch.set_num_threads(1)
     sides = ("headstart", "stable-baselines3")
     for side in sides:  # what is imported and allocated once is not counted
         measure(side, arguments.task, 1)

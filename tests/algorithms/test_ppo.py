@@ -1,6 +1,7 @@
 """PPO: rollouts, bookkeeping, divergence."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from headstart.suites import registry
 CONFIG = PPOConfig(num_envs=4, num_steps=20, hidden_size=8, update_epochs=2, num_minibatches=2)
 
 
-def rollout_of(config: PPOConfig, task: str = "tiny/reach"):
+def rollout_of(config: PPOConfig, task: str = "tiny/reach", make=registry.make):
     learner = PPO(config, registry.get_task(task), seed=0)
-    env = registry.make(learner.task, range(config.num_envs), 15)
+    env = make(learner.task, range(config.num_envs), 15)
     interaction = Interaction(env, learner.explorer(config.num_envs))
     interaction.reset(np.arange(config.num_envs))
     rollout = Rollout.of(collect(interaction, config.num_steps))
@@ -54,10 +55,8 @@ def test_the_old_logprob_is_the_new_one_until_an_update(tiny):
 @pytest.mark.parametrize("when", [{}, {(2, 0): "obs", (2, 5): "obs", (2, 9): "reward"}])
 @pytest.mark.parametrize("task", ["tiny/reach", "tiny/reach-once"])
 def test_next_values_are_those_of_the_observations_reached(tiny, task, when):
-    learner = PPO(replace(CONFIG, gae_lambda=0.0), registry.get_task(task), seed=0)
-    interaction = Interaction(tiny.Diverging(learner.task, range(4), 15, when), learner.explorer(4))
-    interaction.reset(np.arange(4))
-    rollout = Rollout.of(collect(interaction, CONFIG.num_steps))
+    make = partial(tiny.Diverging, when=when)
+    rollout, _, learner = rollout_of(replace(CONFIG, gae_lambda=0.0), task, make)
     rollout.reward[:] = 0.0
     with torch.no_grad():
         value_SE, next_value_SE = (
@@ -77,15 +76,10 @@ def test_learning_that_diverges_stops_at_once(tiny):
 
 
 def test_an_environment_that_diverges_leaves_rollouts_whole_and_the_others_as_they_were(tiny):
-    def play(when):
-        learner = PPO(CONFIG, registry.get_task("tiny/reach"), seed=0)
-        interaction = Interaction(
-            tiny.Diverging(learner.task, range(4), 15, when), learner.explorer(4)
-        )
-        interaction.reset(np.arange(4))
-        return Rollout.of(collect(interaction, CONFIG.num_steps))
-
-    spoiled, plain = play({(2, 5): "obs", (2, 9): "reward"}), play({})
+    spoiled, plain = (
+        rollout_of(CONFIG, make=partial(tiny.Diverging, when=when))[0]
+        for when in ({(2, 5): "obs", (2, 9): "reward"}, {})
+    )
     for name, column in vars(spoiled).items():
         assert column.isfinite().all(), name
         assert torch.equal(column[:, [0, 1, 3]], getattr(plain, name)[:, [0, 1, 3]]), name

@@ -25,13 +25,15 @@ def write(root: Path) -> Path:
     return root
 
 
-def failing_after(step: Callable, calls: int) -> Callable:
-    """A method that does as ``step`` so many times, and from then on raises."""
+def failing_after(
+    step: Callable, calls: int, error: type[BaseException] = RuntimeError
+) -> Callable:
+    """A function or method that does as ``step`` so many times, and from then on raises."""
     left = iter(range(calls))
 
     def failing(*args: object) -> object:
         if next(left, None) is None:
-            raise RuntimeError("the simulator died")
+            raise error("the simulator died")
         return step(*args)
 
     return failing

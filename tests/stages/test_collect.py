@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import small_run
 from headstart.artifact import manifest, read_json
 from headstart.data.store import Dataset
 from headstart.ledger import read_bill
@@ -37,6 +38,17 @@ def test_perturbed_episodes_carry_the_experts_own_action(data: Path):
     for episode in episodes:
         differs = not np.array_equal(episode.label, episode.action)
         assert differs == (episode.behavior == "perturbed-expert")
+
+
+def interrupt(
+    out: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: int
+) -> None:
+    """Collect until something has been called so often, and is called once more."""
+    stopping = small_run.failing_after(getattr(owner, name), calls, KeyboardInterrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, stopping)
+        with pytest.raises(KeyboardInterrupt):
+            collect(CONFIG, out)
 
 
 def account(root: Path) -> tuple[int, int, dict[str, int]]:
@@ -76,18 +88,7 @@ def test_too_few_steps_for_any_episode_are_one_clear_line(tmp_path: Path):
 def test_steps_of_an_interrupted_try_are_discarded_and_paid_for(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ):
-    step, done = Interaction.step, []
-
-    def stopping(*arguments: Any) -> Any:
-        done.append(1)
-        if len(done) > steps:
-            raise KeyboardInterrupt
-        return step(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Interaction, "step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            collect(CONFIG, tmp_path / "data")
+    interrupt(tmp_path / "data", monkeypatch, Interaction, "step", steps)
     collect(CONFIG, tmp_path / "data", resume=True)
     straight, resumed = account(data), account(tmp_path / "data")
     assert resumed[1] == straight[1]
@@ -99,18 +100,7 @@ def test_steps_of_an_interrupted_try_are_discarded_and_paid_for(
 def test_a_collection_whose_bill_was_removed_goes_on_with_an_unknown_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    record, done = stage._record, []
-
-    def stopping(*arguments: Any) -> Any:
-        done.append(1)
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        return record(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "_record", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            collect(CONFIG, tmp_path / "data")
+    interrupt(tmp_path / "data", monkeypatch, stage, "_record", 1)
     (tmp_path / "data/ledger.json").unlink()
     result = collect(CONFIG, tmp_path / "data", resume=True)
     assert result["discarded"]["interrupted"] is None
@@ -121,18 +111,7 @@ def test_a_collection_whose_bill_was_removed_goes_on_with_an_unknown_one(
 def test_an_interrupted_collection_resumes_to_the_same_data(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    record, done = stage._record, []
-
-    def stopping(*arguments: object) -> object:
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(1)
-        return record(*arguments)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "_record", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            collect(CONFIG, tmp_path / "data")
+    interrupt(tmp_path / "data", monkeypatch, stage, "_record", 2)
     assert Dataset(tmp_path / "data").num_episodes > 0
     collect(CONFIG, tmp_path / "data", resume=True)
     straight, resumed = (Dataset(p).episode_table()["sha256"] for p in (data, tmp_path / "data"))

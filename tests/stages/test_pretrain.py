@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sequences
+import small_run
 from headstart.cli import main
 from headstart.data.loader import LoaderConfig
 from headstart.data.store import Dataset, DatasetWriter
@@ -69,13 +70,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ):
     pretrain(config(data), tmp_path / "straight")
-    step = stage.Learner.step
-
-    def stopping(self: stage.Learner, batches: object, update: int) -> object:
-        if update == stop_at:
-            raise KeyboardInterrupt
-        return step(self, batches, update)  # type: ignore[arg-type]
-
+    stopping = small_run.failing_after(stage.Learner.step, stop_at, KeyboardInterrupt)
     with monkeypatch.context() as patch:
         patch.setattr(stage.Learner, "step", stopping)
         with pytest.raises(KeyboardInterrupt):
@@ -99,13 +94,7 @@ def test_two_datasets_train_one_model_and_a_stopped_run_resumes_to_the_same_weig
     ]  # fmt: skip
     bill = read_bill(tmp_path / "straight")
     assert [b.name for b in bill.ancestors] == ["data", "arm"]
-    step = stage.Learner.step
-
-    def stopping(self: stage.Learner, batches: object, update: int) -> object:
-        if update == 5:
-            raise KeyboardInterrupt
-        return step(self, batches, update)  # type: ignore[arg-type]
-
+    stopping = small_run.failing_after(stage.Learner.step, 5, KeyboardInterrupt)
     with monkeypatch.context() as patch:
         patch.setattr(stage.Learner, "step", stopping)
         with pytest.raises(KeyboardInterrupt):

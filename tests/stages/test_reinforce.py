@@ -124,18 +124,11 @@ def metrics_of(run) -> list[dict]:
 
 
 def test_work_that_a_kill_undid_is_billed_but_not_in_the_curve(tiny, tmp_path, monkeypatch):
-    calls = []
-    evaluate = stage._evaluate
-
-    def dying_evaluate(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate(*args)
-
-    monkeypatch.setattr(stage, "_evaluate", dying_evaluate)
-    with pytest.raises(KeyboardInterrupt):
-        reinforce(config(), tmp_path / "run")
+    dying = small_run.failing_after(stage._evaluate, 1, KeyboardInterrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_evaluate", dying)
+        with pytest.raises(KeyboardInterrupt):
+            reinforce(config(), tmp_path / "run")
     result = reinforce(config(), tmp_path / "run", resume=True)
     assert result["curve"][-1]["env_steps"] == 3 * ROUND
     cost = read_bill(tmp_path / "run").cost
