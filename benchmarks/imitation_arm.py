@@ -1,7 +1,8 @@
 """Imitation from scratch on k demonstrations of a Meta-World task, one small file a task and seed.
 
     python benchmarks/imitation_arm.py --priors runs/first runs/seed-1 runs/seed-2 --seeds 0 1 2
-
+    python benchmarks/imitation_arm.py --split metaworld/mt10 --work runs/imitation-mt10 \\
+        --priors runs/first runs/seed-1 runs/seed-2 --seeds 0 1 2
     python benchmarks/imitation_arm.py --same-data --priors runs/first
 
 The same model without pre-training, each task by itself (``headstart finetune`` has the settings).
@@ -38,6 +39,8 @@ class Arguments:
     priors: tuple[Path, ...]
     seeds: tuple[int, ...] = (0,)
     counts: tuple[int, ...] = (1, 2, 3, 5, 10, 20, 50)
+    split: str = "metaworld/ml45-test"
+    """The tasks, where it is few demonstrations."""
     same_data: bool = False
     work: Path = Path("runs/imitation")
     """Where the demonstrations and the finished points are; not kept."""
@@ -73,11 +76,12 @@ def same_data(arguments: Arguments, prior: Path, seed: int) -> None:
 
 
 def few_demonstrations(arguments: Arguments, prior: Path, seed: int) -> None:
-    """Each held-out task from one demonstration, from two, and so on."""
+    """Each task from one demonstration, from two, and so on."""
     base = FinetuneConfig(
         model=prior / "pretrain",
         demonstrations=arguments.work / f"demonstrations-{seed}",
         data=prior / "data",
+        split=arguments.split,
         counts=arguments.counts,
         seed=seed,
     )
@@ -117,7 +121,7 @@ def save(path: Path, config: FinetuneConfig, task: Task, curve: list[dict[str, A
 def measured(prior: Path, config: FinetuneConfig) -> dict[tuple[str, int], dict[str, Any]]:
     """Rows of the same arm that the recipe has, by task and demonstrations."""
     settings = read_json(prior / "finetune/config.json")["config"]
-    same = ("scratch_updates", "scratch_learner", "loader", "split", "episodes", "seed")
+    same = ("scratch_updates", "scratch_learner", "loader", "episodes", "seed")
     assert all(settings[name] == to_json(config)[name] for name in same), "other settings"
     rows = read_json(prior / "finetune/result.json")["rows"]
     mine = [row for row in rows if f".{ARM}_" in row["arm"]]

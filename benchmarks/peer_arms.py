@@ -4,9 +4,10 @@
     PYTHONPATH=src build/peers/bin/python benchmarks/peer_arms.py --algorithm ppo --settings ours \\
         --tasks metaworld/reach,metaworld/window-close --env-steps 100000
 
-Rounds, environments, seeds, evaluation and when to stop are those of ``headstart reinforce``: only
-what learns is another's. One file a task and seed, under ``sb3_ppo``, ``sb3_ppo_ours``, ``sb3_sac``
-or ``sb3_tqc``; what is complete is kept. Prints a line a run.
+With our settings, as far as the library has them, or with its own defaults. Rounds, environments,
+seeds, evaluation and when to stop are those of ``headstart reinforce``: only what learns is
+another's. One file a task and seed, under ``sb3_ppo``, ``sb3_ppo_ours`` and so on; what is complete
+is kept. Prints a line a run.
 
 Everybody reads the last two frames, stacked by VecFrameStack. The defaults are the library's with
 one environment, so SAC and TQC take one gradient step a step (train_freq 1, gradient_steps 1).
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -37,12 +38,14 @@ from tqdm import tqdm
 
 from arms import described, tasks_named
 from headstart.algorithms.base import Spent
+from headstart.algorithms.off_policy import OffPolicyConfig
 from headstart.algorithms.ppo import MAX_GRAD_NORM, VALUE_COEF, PPOConfig
 from headstart.arms import write_arm
 from headstart.artifact import Artifact, read_json
 from headstart.behaviors.base import Decision
 from headstart.ledger import Meter
 from headstart.model.actor_critic import CLIP, FRAME_STACK
+from headstart.model.soft_actor_critic import INITIAL_TEMPERATURE
 from headstart.stages.reinforce import Progress, ReinforceConfig, _one_thread, _round
 from headstart.suites import base
 from headstart.types import Task
@@ -54,7 +57,7 @@ ALGORITHMS = {"ppo": PPO, "sac": SAC, "tqc": TQC}
 class Arguments:
     algorithm: Literal["ppo", "sac", "tqc"]
     settings: Literal["ours", "defaults"] = "defaults"
-    """Our PPO's, as far as the library has them, or the library's own."""
+    """Those of our PPO or soft actor-critic, or the library's own."""
     tasks: str = "metaworld/ml45-test"
     """A split, or tasks separated by commas."""
     seeds: tuple[int, ...] = (0,)
@@ -111,8 +114,33 @@ class Bridge(VecEnv):
         return [False] * self.num_envs
 
 
-def ours(config: PPOConfig) -> dict[str, Any]:
-    """Our PPO's settings in the library's words. It has no correlated exploration noise."""
+def ours(config: PPOConfig | OffPolicyConfig, task: Task) -> dict[str, Any]:
+    """Our settings in the library's words. It has no correlated exploration noise."""
+    return ours_ppo(config) if isinstance(config, PPOConfig) else ours_sac(config, task)
+
+
+def ours_sac(config: OffPolicyConfig, task: Task) -> dict[str, Any]:
+    """It has no LayerNorm either, and improves the policy in every update."""
+    return {
+        "learning_rate": config.learning_rate,
+        "buffer_size": config.capacity,
+        "learning_starts": config.warmup_steps,
+        "batch_size": config.batch_size,
+        "tau": config.target_rate,
+        "gamma": config.gamma,
+        "train_freq": 1,  # a step of all environments
+        "gradient_steps": round(config.num_envs * config.updates_per_step),
+        "n_steps": config.n_step,
+        "ent_coef": f"auto_{INITIAL_TEMPERATURE}",
+        "target_entropy": config.target_entropy * len(task.action_channels),
+        "policy_kwargs": {
+            "net_arch": [config.hidden_size] * 2,
+            "n_critics": config.num_critics,
+        },
+    }
+
+
+def ours_ppo(config: PPOConfig) -> dict[str, Any]:
     rows = config.num_envs * config.num_steps
     return {
         "n_steps": config.num_steps,
@@ -138,7 +166,12 @@ class Peer:
     """One of the library's algorithms, as our driver wants it (see algorithms.base.Algorithm)."""
 
     def __init__(
-        self, algorithm: str, settings: dict[str, Any], config: PPOConfig, task: Task, seed: int
+        self,
+        algorithm: str,
+        settings: dict[str, Any],
+        config: PPOConfig | OffPolicyConfig,
+        task: Task,
+        seed: int,
     ) -> None:
         self.bridge = Bridge(task, config.num_envs)
         venv = VecFrameStack(self.bridge, FRAME_STACK)
@@ -187,12 +220,17 @@ class PeerActor:
 
 def run(arguments: Arguments, task: Task, seed: int) -> dict[str, Any]:
     """One run from the beginning, and who made it."""
-    ppo = PPOConfig() if arguments.settings == "ours" else PPOConfig(num_envs=1)
-    settings = ours(ppo) if arguments.settings == "ours" else {}
+    on_policy = arguments.algorithm == "ppo"
+    of_learner = PPOConfig() if on_policy else OffPolicyConfig()
+    settings = ours(of_learner, task) if arguments.settings == "ours" else {}
+    if not settings:
+        of_learner = replace(of_learner, num_envs=1)
     names = ("env_steps", "stop_at_success", "eval_every_steps", "eval_episodes")
     common = {name: getattr(arguments, name) for name in names}
-    config = ReinforceConfig(**common, task=task.id, seed=seed, tracker="none", ppo=ppo)
-    peer, progress = Peer(arguments.algorithm, settings, ppo, task, seed), Progress()
+    common |= {"ppo": of_learner} if on_policy else {"off_policy": of_learner}
+    common["algorithm"] = "ppo" if on_policy else "off_policy"
+    config = ReinforceConfig(**common, task=task.id, seed=seed, tracker="none")
+    peer, progress = Peer(arguments.algorithm, settings, of_learner, task, seed), Progress()
     bar = tqdm(total=config.env_steps, unit="step", desc=task.id)
     with tempfile.TemporaryDirectory() as folder, bar, Meter() as meter:
         artifact = Artifact.create(Path(folder) / "run", "reinforce", config)
@@ -222,8 +260,8 @@ def arm(arguments: Arguments) -> str:
 
 @_one_thread()
 def main(arguments: Arguments) -> None:
-    if arguments.settings == "ours" and arguments.algorithm != "ppo":
-        raise SystemExit(f"--settings ours is for ppo; {arguments.algorithm} has its own defaults")
+    if arguments.settings == "ours" and arguments.algorithm == "tqc":
+        raise SystemExit("--settings ours is for ppo and sac; tqc has its own defaults")
     for task in tasks_named(arguments.tasks):
         for seed in arguments.seeds:
             place = f"{arm(arguments)}/{task.name}-{seed}"

@@ -21,7 +21,7 @@ from headstart.seeds import environment_seeds
 from headstart.stages.reinforce import _one_thread
 from headstart.suites import registry
 from headstart.suites.base import StepResult, VecEnv
-from peer_arms import Peer, ours
+from peer_arms import Peer, ours_ppo
 
 MAX_EPISODE_STEPS = 300
 
@@ -61,7 +61,7 @@ def measure(side: str, task_id: str, env_steps: int) -> tuple[float, float, int]
     """Core-seconds in total and in the simulator, and the steps taken."""
     task, config = registry.get_task(task_id), PPOConfig(max_kl=float("inf"))
     peer = side == "stable-baselines3"
-    learner = Peer("ppo", ours(config), config, task, 0) if peer else PPO(config, task, 0)
+    learner = Peer("ppo", ours_ppo(config), config, task, 0) if peer else PPO(config, task, 0)
     seeds = environment_seeds("reinforcement", 0, registry.task_index(task), config.num_envs)
     env = Timed(registry.make(task, seeds, MAX_EPISODE_STEPS))
     began = time.process_time()

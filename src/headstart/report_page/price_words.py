@@ -21,6 +21,7 @@ LABELS = {
     "sb3_ppo": "Stable-Baselines3, PPO",
     "sb3_ppo_ours": "Stable-Baselines3, PPO, our settings",
     "sb3_sac": "Stable-Baselines3, SAC",
+    "sb3_sac_ours": "Stable-Baselines3, SAC, our settings",
     "sb3_tqc": "Stable-Baselines3, TQC",
     "published_tdmpc2": "TD-MPC2, published",
     "published_sac": "SAC, published with TD-MPC2",
