@@ -124,6 +124,7 @@ class Meter:
 
 
 _UNFINISHED = "unfinished-"
+_UNKNOWN = "unknown-"
 
 FINETUNED_MODEL = "finetuned-model"
 """Stage in the bill of one of the models that fine-tuning makes; finetune's own bill holds it."""
@@ -182,6 +183,24 @@ def finish(root: Path | str, bill: Bill) -> None:
     seal(root)
 
 
+def reopen(root: Path | str) -> None:
+    """Something is added to an artifact that may be complete, and nobody meters what it costs.
+
+    Then its bill is unknown from now on. That of a run which still goes on, or a damaged one, which
+    whoever reads it refuses, stays what it is.
+    """
+    root = Path(root)
+    try:
+        bill = read_bill(root)
+    except ValueError:
+        return
+    if bill.identity.startswith((_UNFINISHED, _UNKNOWN)):
+        return
+    (root / SEAL).unlink(missing_ok=True)  # it vouches for the old bill
+    write_unfinished_bill(root, bill.stage, Cost.unknown(), bill.ancestors)
+    seal(root)
+
+
 def read_bill(root: Path | str) -> Bill:
     """The bill of the artifact in ``root``; without one, a bill whose cost is unknown.
 
@@ -191,7 +210,7 @@ def read_bill(root: Path | str) -> Bill:
     root = Path(root)
     path = root / "ledger.json"
     if not path.exists():
-        return Bill(f"unknown-{_place(root)}", "unknown", root.name, Cost.unknown())
+        return Bill(f"{_UNKNOWN}{_place(root)}", "unknown", root.name, Cost.unknown())
     try:
         return from_json(Bill, read_sealed_json(root, path.name), where=str(path))
     except RecursionError:

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 
 import small_run
-from headstart.artifact import manifest, read_json
+from headstart.artifact import check_seal, manifest, read_json
 from headstart.data.store import Dataset
-from headstart.ledger import read_bill
+from headstart.data.writer import DatasetWriter
+from headstart.ledger import Cost, read_bill, total
 from headstart.rollout import Interaction
 from headstart.stages import collect as stage
 from headstart.stages.collect import CollectConfig, collect
@@ -106,6 +108,22 @@ def test_a_collection_whose_bill_was_removed_goes_on_with_an_unknown_one(
     assert result["discarded"]["interrupted"] is None
     assert read_bill(tmp_path / "data").cost.core_s is None
     assert "- Cost: unknown" in (tmp_path / "data/README.md").read_text()
+
+
+def test_what_is_added_to_a_collection_later_makes_its_cost_unknown_and_not_free(
+    data: Path, tmp_path: Path
+):
+    shutil.copytree(data, tmp_path / "data")
+    root, paid = tmp_path / "data", read_bill(data)
+    with DatasetWriter(root, Dataset(root)):
+        pass
+    assert read_bill(root) == paid, "opened, and nothing added"
+    with DatasetWriter(root, Dataset(root)) as writer:
+        writer.save_episode(Dataset(data).episodes()[0])
+    grown = read_bill(root)
+    assert grown.cost == Cost.unknown() and grown.identity != paid.identity
+    assert check_seal(root) == [] and Dataset(root).num_episodes == 1 + paid.cost.demonstrations
+    assert total([paid, grown]).env_steps is None
 
 
 def test_an_interrupted_collection_resumes_to_the_same_data(

@@ -23,6 +23,7 @@ from headstart.data import lerobot_v3 as v3
 from headstart.data.footage import Footage
 from headstart.data.journal import Journal, JournalWriter, Record, Rows
 from headstart.data.statistics import Statistics
+from headstart.ledger import reopen
 from headstart.types import Episode
 
 _THREADS = 8  # flushes that wait for the disk together
@@ -83,6 +84,7 @@ class DatasetWriter:
             v3.check_episode(episode, self.schema, describe(number, episode))
         self._settle()
         if self._journal.journal.closed:
+            reopen(self.root)
             self._journal.journal.drop_last()
             self._journal.take_back()
         self._settled = False
