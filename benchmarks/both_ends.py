@@ -19,11 +19,11 @@ from headstart.config import from_json
 from headstart.ledger import Meter
 from headstart.stages.reinforce import (
     ReinforceConfig,
-    _algorithm,
-    _given,
-    _load_checkpoint,
-    _played,
-    _seeds,
+    build_algorithm,
+    given_demonstrations,
+    load_checkpoint,
+    play,
+    round_seeds,
 )
 from headstart.stats import wilson_interval
 from headstart.suites import registry
@@ -51,11 +51,11 @@ def successes(root: Path, episodes: int) -> tuple[int, int]:
     """Of the policy that a run began with, and of the one that it ended with."""
     config = from_json(ReinforceConfig, read_sealed_json(root, "config.json")["config"])
     task = registry.get_task(config.task)
-    learner = _algorithm(config, task, _given(config, task))
-    seeds = _seeds(config, task, "evaluation", 0, episodes)
-    before, _ = _played(config, learner, task, seeds, Meter())
-    _load_checkpoint(root, learner)
-    after, _ = _played(config, learner, task, seeds, Meter())
+    learner = build_algorithm(config, task, given_demonstrations(config, task))
+    seeds = round_seeds(config, task, "evaluation", 0, episodes)
+    before, _ = play(config, learner, task, seeds, Meter())
+    load_checkpoint(root, learner)
+    after, _ = play(config, learner, task, seeds, Meter())
     return int(before.sum()), int(after.sum())
 
 

@@ -46,7 +46,7 @@ from headstart.behaviors.base import Decision
 from headstart.ledger import Meter
 from headstart.model.actor_critic import CLIP, FRAME_STACK
 from headstart.model.soft_actor_critic import INITIAL_TEMPERATURE
-from headstart.stages.reinforce import Progress, ReinforceConfig, _one_thread, _round
+from headstart.stages.reinforce import Progress, ReinforceConfig, one_thread, run_round
 from headstart.suites import base
 from headstart.types import Task
 
@@ -237,7 +237,7 @@ def run(arguments: Arguments, task: Task, seed: int) -> dict[str, Any]:
         while progress.env_steps < config.env_steps and not progress.reached(
             config.stop_at_success
         ):
-            progress = _round(config, peer, task, artifact, progress, meter, bar)
+            progress = run_round(config, peer, task, artifact, progress, meter, bar)
         made_by = read_json(artifact.root / "config.json")
     libraries = ("stable-baselines3", "sb3-contrib", "torch")
     made_by["peer"] = {name: version(name) for name in libraries} | {
@@ -258,7 +258,7 @@ def arm(arguments: Arguments) -> str:
     return f"sb3_{arguments.algorithm}" + ("_ours" if arguments.settings == "ours" else "")
 
 
-@_one_thread()
+@one_thread()
 def main(arguments: Arguments) -> None:
     if arguments.settings == "ours" and arguments.algorithm == "tqc":
         raise SystemExit("--settings ours is for ppo and sac; tqc has its own defaults")

@@ -18,7 +18,7 @@ import tyro
 
 from headstart.algorithms.ppo import PPO, PPOConfig
 from headstart.seeds import environment_seeds
-from headstart.stages.reinforce import _one_thread
+from headstart.stages.reinforce import one_thread
 from headstart.suites import registry
 from headstart.suites.base import StepResult, VecEnv
 from peer_arms import Peer, ours_ppo
@@ -71,7 +71,7 @@ def measure(side: str, task_id: str, env_steps: int) -> tuple[float, float, int]
     return total, env.core_s, taken
 
 
-@_one_thread()
+@one_thread()
 def main(arguments: Arguments) -> None:
     sides = ("headstart", "stable-baselines3")
     for side in sides:  # what is imported and allocated once is not counted

@@ -76,7 +76,7 @@ def test_an_evaluation_ends_after_ten_episodes_only_if_all_of_them_fail(
         played.extend(seeds)
         return np.arange(len(seeds)) < successes, 0
 
-    monkeypatch.setattr(stage, "_played", some_succeed)
+    monkeypatch.setattr(stage, "play", some_succeed)
     result = reinforce(config(eval_episodes=30, env_steps=ROUND), tmp_path / "run")
     assert [point["episodes"] for point in result["curve"]] == [episodes]
     assert len(set(played)) == episodes
@@ -170,7 +170,7 @@ def test_no_two_rounds_or_purposes_share_a_seed():
         seed
         for purpose in ("reinforcement", "evaluation")
         for index in range(100)
-        for seed in stage._seeds(settings, task, purpose, index, 50)
+        for seed in stage.round_seeds(settings, task, purpose, index, 50)
     ]
     assert len(set(seeds)) == len(seeds)
 
@@ -191,7 +191,7 @@ def test_soft_actor_critic_takes_demonstrations_with_the_reward_it_learns_from(
     settings = config(**common, demonstrations=tmp_path / "shown", count=2)
     assert reinforce(settings, tmp_path / "run")["arm"] == "scratch_rlpd_2"
     assert reinforce(config(**common), tmp_path / "without")["arm"] == "scratch_off_policy"
-    given = stage._given(settings, tiny.TASKS["reach"])
+    given = stage.given_demonstrations(settings, tiny.TASKS["reach"])
     assert len(given) == 2
     for episode in given:
         assert np.array_equal(episode.reward, episode.success) == (reward == "success")
@@ -204,7 +204,7 @@ def test_a_prior_shows_its_demonstrations_of_the_task_and_only_for_a_new_one_tho
     settings = config(model=root / "model", data=root / "data")
 
     def prompts(task: str) -> list[str | None]:
-        learner = stage._algorithm(settings, registry.get_task(task), [])
+        learner = stage.build_algorithm(settings, registry.get_task(task), [])
         assert isinstance(learner, OwnSuccesses)
         return [None if e is None else e.task_id for e in learner._shown]
 

@@ -155,8 +155,8 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
             ``out`` holds something else; learning diverged.
     """
     task = registry.get_task(config.task)
-    _seeds(config, task, "reinforcement", 0, 1)  # is the run's seed in range?
-    given = _given(config, task)
+    round_seeds(config, task, "reinforcement", 0, 1)  # is the run's seed in range?
+    given = given_demonstrations(config, task)
     bills = tuple(
         read_bill(p) for p in (config.model, config.data, config.demonstrations) if p is not None
     )
@@ -164,18 +164,18 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
     if artifact.is_complete:
         settle(out)
         return artifact.result()
-    learner = _algorithm(config, task, given)
-    progress = _load_checkpoint(out, learner)
+    learner = build_algorithm(config, task, given)
+    progress = load_checkpoint(out, learner)
     artifact.truncate_metrics(progress.env_steps)
     bar = tqdm(total=config.env_steps, initial=progress.env_steps, unit="step", desc=config.task)
-    with bar, _one_thread(), Meter(spent_so_far(out)) as meter:
+    with bar, one_thread(), Meter(spent_so_far(out)) as meter:
         try:
             if config.model is not None and not progress.curve:
                 progress = replace(progress, curve=[_point(config, learner, task, progress, meter)])
             while progress.env_steps < config.env_steps and not progress.reached(
                 config.stop_at_success
             ):
-                progress = _round(config, learner, task, artifact, progress, meter, bar)
+                progress = run_round(config, learner, task, artifact, progress, meter, bar)
                 # First what it cost: whatever is kept has been paid for.
                 write_unfinished_bill(out, "reinforce", meter.cost(), bills)
                 save_training(out / "checkpoint.safetensors", learner.tensors(), progress)
@@ -197,7 +197,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """The networks are small: a second thread waits more than it works, and slows the simulator."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -208,7 +208,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Algorithm:
+def build_algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Algorithm:
+    """What learns, at its beginning."""
     if config.model is None and config.algorithm == "ppo":
         return PPO(config.ppo, task, config.seed)
     if config.model is None:
@@ -226,7 +227,7 @@ def _algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Alg
     return OwnSuccesses(own, task, config.seed, model, loader, skills, given)
 
 
-def _given(config: ReinforceConfig, task: Task) -> list[Episode]:
+def given_demonstrations(config: ReinforceConfig, task: Task) -> list[Episode]:
     """The demonstrations to start from."""
     off_policy = config.algorithm == "off_policy"
     if off_policy and config.model is not None:
@@ -283,7 +284,7 @@ def _make(config: ReinforceConfig, task: Task, seeds: list[int]) -> Counted:
     return SuccessOnly(env) if config.reward == "success" else Counted(env)
 
 
-def _round(
+def run_round(
     config: ReinforceConfig,
     learner: Algorithm,
     task: Task,
@@ -295,7 +296,7 @@ def _round(
     """Train for ``eval_every_steps``, then evaluate."""
     diverged = progress.diverged_episodes
     with Meter(progress.cost) as training:
-        seeds = _seeds(config, task, "reinforcement", progress.rounds, config.num_envs)
+        seeds = round_seeds(config, task, "reinforcement", progress.rounds, config.num_envs)
         env = _make(config, task, seeds)
         try:
             for spent in learner.improve(env, config.eval_every_steps):
@@ -339,15 +340,15 @@ def _evaluate(
     config: ReinforceConfig, learner: Algorithm, task: Task, index: int, meter: Meter
 ) -> tuple[np.ndarray, int]:
     """Success (n,) bool of greedy episodes, each in its own environment; how many diverged."""
-    seeds = _seeds(config, task, "evaluation", index, config.eval_episodes)
-    success, diverged = _played(config, learner, task, seeds[:SCREENING_EPISODES], meter)
+    seeds = round_seeds(config, task, "evaluation", index, config.eval_episodes)
+    success, diverged = play(config, learner, task, seeds[:SCREENING_EPISODES], meter)
     if success.any() and len(success) < len(seeds):
-        rest, more = _played(config, learner, task, seeds[SCREENING_EPISODES:], meter)
+        rest, more = play(config, learner, task, seeds[SCREENING_EPISODES:], meter)
         success, diverged = np.concatenate([success, rest]), diverged + more
     return success, diverged
 
 
-def _played(
+def play(
     config: ReinforceConfig, learner: Algorithm, task: Task, seeds: list[int], meter: Meter
 ) -> tuple[np.ndarray, int]:
     """Success (len(seeds),) bool of a greedy episode with each seed; how many diverged."""
@@ -362,7 +363,7 @@ def _played(
         env.close()
 
 
-def _seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int) -> list[int]:
+def round_seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n: int) -> list[int]:
     """Seeds of the ``index``-th n environments of a purpose. At their end they come around."""
     start = index % (SEEDS_PER_TASK // n) * n
     return environment_seeds(purpose, config.seed, registry.task_index(task), n, start)
@@ -384,7 +385,7 @@ def _card(config: ReinforceConfig, progress: Progress) -> list[str]:
     ]
 
 
-def _load_checkpoint(out: Path, learner: Algorithm) -> Progress:
+def load_checkpoint(out: Path, learner: Algorithm) -> Progress:
     """Put the last checkpoint's state into the learner; without one, a run's beginning."""
     saved = load_training(out / "checkpoint.safetensors")
     if saved is None:
