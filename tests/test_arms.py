@@ -46,6 +46,13 @@ def test_a_pretrained_run_without_a_bill_has_an_unknown_upstream(tmp_path):
     assert demos.curves("core_s")["suite/a"] == [[(None, 0.5), (None, 0.9)]]
 
 
+def test_an_upstream_that_one_run_of_a_seed_does_not_tell_is_unknown(tmp_path):
+    write_result(tmp_path, "told", "a", CURVE, 0, FROM_PRIOR)
+    write_result(tmp_path, "told", "b", CURVE, 0, FROM_PRIOR, (PRIOR, DATA))
+    write_result(tmp_path, "told", "a", CURVE, 1, FROM_PRIOR, (PRIOR, DATA))
+    assert arms_in(tmp_path)["told"].upstream("core_s") == [None, 500.0]
+
+
 def test_a_bill_tells_upstream_from_what_was_spent_on_the_task(tmp_path):
     ancestors = (tuned("a"), DATA, GIVEN)
     write_result(tmp_path, "demos_1", "a", CURVE, 0, WITH_DEMONSTRATION, ancestors)

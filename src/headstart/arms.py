@@ -85,9 +85,11 @@ class Arm:
         return {t: [r.curve(currency) for r in self.runs if r.task == t] for t in self.tasks}
 
     def upstream(self, currency: str) -> list[Number]:
-        """One a seed."""
-        by_seed = {run.seed: run.upstream[currency] for run in self.runs}
-        return list(by_seed.values())
+        """One a seed: unknown where one of its runs does not tell, else that of the dearest."""
+        by_seed: dict[int, list[Number]] = {}
+        for run in self.runs:
+            by_seed.setdefault(run.seed, []).append(run.upstream[currency])
+        return [None if None in paid else max(paid) for paid in by_seed.values()]  # type: ignore
 
     def within(self, demonstrations: int) -> Arm:
         """Of an arm whose curves go over demonstrations: as if only so many had been given."""
