@@ -1,3 +1,6 @@
+import json
+import math
+
 import pytest
 
 from headstart.arms import FREE, UNKNOWN, Prior, is_results, read_arms, write_arm
@@ -162,6 +165,40 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
         read_arms(tmp_path)
     with pytest.raises(ValueError, match=r"no report\.json; make it with: headstart report"):
         Prior(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"env_steps": "5"}, "no number 'env_steps'"),
+        ({"core_s": math.nan}, "no number 'core_s'"),
+        ({"env_steps": -5}, "no number 'env_steps'"),
+        ({"success_rate": math.nan}, "no number 'success_rate'"),
+        ({"success_rate": 90}, "success_rate is 90; use 0 to 1"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_told_with_its_point(tmp_path, changes, problem):
+    point = {"env_steps": 5, "core_s": 1.0, "success_rate": 0.9, "episodes": 50}
+    path = write_points(tmp_path, "scratch", "a", [point])
+    content = read_json(path)
+    content["result"]["curve"].append(point | changes)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"a-0\.json: point 1 of its curve.*{problem}"):
+        read_arms(tmp_path)
+
+
+@pytest.mark.parametrize("curve", [{"a": 1}, [[5, 0.9]], 5])
+def test_a_curve_that_is_none_is_one_line(tmp_path, curve):
+    path = write_points(tmp_path, "scratch", "a", [])
+    path.write_text(json.dumps({"result": {"task": "suite/a", "seed": 0, "curve": curve}}))
+    with pytest.raises(ValueError, match=r"a-0\.json: .*curve"):
+        read_arms(tmp_path)
+
+
+def test_demonstrations_that_are_on_no_bill_are_of_unknown_cost(tmp_path):
+    write_result(tmp_path, "rlpd_1", "a", CURVE, 0, {"demonstrations": "x"}, ())
+    (run,) = arms_in(tmp_path)["rlpd_1"].runs
+    assert (run.upstream, run.before) == (FREE, UNKNOWN)
 
 
 def test_a_result_whose_bill_or_curve_was_edited_is_refused(tmp_path):

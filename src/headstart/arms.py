@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -198,16 +199,27 @@ def _read(file: Path) -> dict[str, Any]:
     if "sha256" in content and content["sha256"] != _checksum(content):
         raise ValueError(f"{file}: damaged: its checksum is another; copy or measure it again")
     curve = content["result"]["curve"]
+    if not isinstance(curve, list) or not curve:
+        raise ValueError(f"{file}: its curve is empty")
     needed = ["success_rate", "episodes"] + ["demonstrations"] * _imitates(file.parent.name)
     for i, point in enumerate(curve):
-        for key in needed:
-            if not isinstance(point.get(key), int | float):
-                raise ValueError(f"{file}: point {i} of its curve has no number '{key}'")
-    if not curve:
-        raise ValueError(f"{file}: its curve is empty")
+        _check_point(point, needed, f"{file}: point {i} of its curve")
     if "bill" in content:
         content["bill"] = from_json(Bill, content["bill"], where=f"{file}: bill")
     return content
+
+
+def _check_point(point: Any, needed: Sequence[str], where: str) -> None:
+    """Raises ValueError: a number that is needed is not there, or one that is there makes no sense.
+    A cost may be unknown."""
+    for key in (*needed, *CURRENCIES):
+        value = point.get(key) if isinstance(point, dict) else None
+        if value is None and key not in needed:
+            continue
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:  # which NaN is not
+            raise ValueError(f"{where} has no number '{key}'")
+    if point["success_rate"] > 1:
+        raise ValueError(f"{where}: success_rate is {point['success_rate']}; use 0 to 1")
 
 
 def _run(arm: Arm, content: dict[str, Any], prior: Prior | None) -> Run:
@@ -235,7 +247,7 @@ def spent_before(bill: Bill, arm: Arm, has_demonstrations: bool) -> tuple[Price,
     trained_on = ancestry([b for b in tree.values() if b.stage == "pretrain"])
     before = sum((b.cost for b in tuned), Cost())
     apart = {b.identity for b in tuned}
-    if has_demonstrations and bill.ancestors[-1].identity not in trained_on:
+    if has_demonstrations and not {b.identity for b in bill.ancestors[-1:]} & trained_on.keys():
         given = ancestry(bill.ancestors[-1:])
         apart |= given.keys() - trained_on.keys()
         cost = sum((b.cost for b in given.values()), Cost())
