@@ -212,6 +212,16 @@ def test_half_of_the_runs_that_got_there_are_the_median(tmp_path):
     assert (row["restricted_mean"], row["bound"]) == (pytest.approx(2_500), 4_000)
 
 
+def test_a_success_that_misses_the_threshold_by_rounding_has_it_in_every_count(tmp_path):
+    write_result(tmp_path, "scratch", "a", [(1_000, 1.0, 0.8 - 1e-16)])
+    (row,) = [
+        r
+        for r in summarise(read_arms(tmp_path))["arms"]["scratch"]["reached"]["env_steps"]
+        if r["threshold"] == 0.8
+    ]
+    assert (row["runs"], row["tasks"], row["censored"]) == (1, 1, False)
+
+
 def test_the_curve_of_an_arm_is_its_mean_over_tasks(tmp_path):
     write_result(tmp_path, "scratch", "c", [(10, 1.0, 0.2), (30, 3.0, 1.0)])
     write_result(tmp_path, "scratch", "d", [(10, 1.0, 0.6), (20, 2.0, 0.4)])

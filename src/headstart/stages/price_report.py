@@ -194,7 +194,10 @@ def _reached(arm: Arm, currency: str) -> list[dict[str, Any]]:
     found = []
     for threshold in THRESHOLDS:
         prices = [price_to_threshold(curve, threshold) for curve in runs]
-        every = [all(r >= threshold for r in map(_best, seeds)) for seeds in curves.values()]
+        every = [
+            not any(price_to_threshold(curve, threshold)[1] for curve in seeds)
+            for seeds in curves.values()
+        ]
         row: dict[str, Any] = {
             "threshold": threshold,
             "runs": sum(not censored for _, censored in prices),
@@ -210,10 +213,6 @@ def _reached(arm: Arm, currency: str) -> list[dict[str, Any]]:
             row |= {"restricted_mean": restricted_mean(prices, bound), "bound": bound}  # type: ignore
         found.append(row)
     return found
-
-
-def _best(curve: Sequence[tuple[float | None, float]]) -> float:
-    return max(success for _, success in curve)
 
 
 def price_rows(arm: Arm) -> list[dict[str, Any]]:
