@@ -139,6 +139,21 @@ def test_an_unknown_upstream_is_seen_in_every_number_that_holds_it(tmp_path):
     assert (price["marginal"], price["full"]) == (2_000.0, None)
 
 
+def test_an_arm_of_unknown_price_in_one_currency_is_named_there(tmp_path):
+    for core_s, env_steps, arm in ((5.0, None, "scratch"), (None, 7, "off_policy")):
+        point = {"env_steps": env_steps, "core_s": core_s, "success_rate": 0.9, "episodes": 50}
+        write_points(tmp_path, arm, "a", [point])
+    write_result(tmp_path, "told", "a", [(9, 9.0, 0.9)], 0, FROM_PRIOR)
+    content = summarise(read_arms(tmp_path))
+    unknown = content["sets"][0]["unknown"]
+    assert unknown == {"env_steps": ["scratch"], "core_s": ["off_policy"]}
+    lines = words.format_tables(content).splitlines()
+    table = lines[next(i for i, line in enumerate(lines) if line.startswith("80 % mean")) :]
+    rows = {line.split()[0]: line.split()[1:] for line in table[1:4]}
+    assert rows["scratch"] == ["1", "of", "1", "unknown", "unknown", "unknown", "5", "s", "5", "s"]
+    assert rows["off_policy"] == ["1", "of", "1", "7", "7", "unknown", "unknown", "unknown"]
+
+
 def test_the_rival_is_the_cheapest_that_was_run_on_all_the_tasks(folder):
     for task in ("c", "d"):
         write_result(folder, "off_policy", task, [(5_000, 300.0, 0.9)])

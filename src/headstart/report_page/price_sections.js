@@ -91,7 +91,7 @@ function armChips(redraw) {
     asked.measure === "mean" ? "Bands: 95 % bootstrap intervals over tasks and seeds." : "Kaplan and Meier's estimate over tasks and seeds.",
     "Dashed: success-only reward. Dotted: another library.",
     partly ? "An arm with a number of tasks behind its name has not been run on all of them, and is not comparable to the others." : "",
-    taskSet().unknown.length ? `Of unknown price: ${taskSet().unknown.map((arm) => DATA.arms[arm].short).join(", ")}.` : "",
+    taskSet().unknown[asked.currency].length ? `Of unknown price: ${taskSet().unknown[asked.currency].map((arm) => DATA.arms[arm].short).join(", ")}.` : "",
   ].filter(Boolean).join(" ");
 }
 

@@ -318,16 +318,16 @@ def _restricted(row: dict[str, Any]) -> str:
 def _set_table(task_set: dict[str, Any], per_core_s: float | None) -> list[str]:
     """What a mean success over the set cost each arm, all its tasks together."""
     prices = [row for row in task_set["prices"] if row["threshold"] == SHOWN]
-    rows = []
-    for arm in dict.fromkeys(row["arm"] for row in prices):
-        cells = [arm]
+    rows, unknown = [], [arm for arms in task_set["unknown"].values() for arm in arms]
+    for arm in dict.fromkeys([row["arm"] for row in prices] + unknown):
+        of_arm = {row["currency"]: row for row in prices if row["arm"] == arm}
+        tasks = [f"{row['tasks']} of {len(task_set['tasks'])}" for row in of_arm.values()]
+        cells = [arm, *(tasks[:1] or [""])]
         for currency in CURRENCIES:
-            row = next((p for p in prices if (p["arm"], p["currency"]) == (arm, currency)), None)
+            row = of_arm.get(currency)
             if row is None:
                 cells += ["unknown"] * 3
                 continue
-            if not cells[1:]:
-                cells.append(f"{row['tasks']} of {len(task_set['tasks'])}")
             interval, over = row["interval"], row["censored"]
             bounds = ", ".join(priced(currency, bound) for bound in interval)
             cells += [
@@ -338,7 +338,6 @@ def _set_table(task_set: dict[str, Any], per_core_s: float | None) -> list[str]:
             if currency == "core_s" and per_core_s is not None:
                 cells += [money(row[key], per_core_s, over) for key in ("marginal", "full")]
         rows.append(cells)
-    rows += [[arm, "", *["unknown"] * 6] for arm in task_set["unknown"]]
     if per_core_s is not None:
         rows = [cells + ["unknown"] * (10 - len(cells)) for cells in rows]
     name = f"{percent(SHOWN)} mean, {task_set['name']}"

@@ -266,7 +266,8 @@ def _set_content(
                 on_tasks = OnTasks.of([arm], arm.tasks, currency)
                 prices += [_set_price(arm, on_tasks, currency, t) for t in THRESHOLDS]
                 curves.append(_mean_curve(arm, on_tasks, currency))
-    unknown = [arm.name for arm in here if arm.name not in {p["arm"] for p in prices}]
+    known_in = {(price["arm"], price["currency"]) for price in prices}
+    unknown = {c: [a.name for a in here if (a.name, c) not in known_in] for c in CURRENCIES}
     return {"name": name, "tasks": tasks, "prices": prices, "curves": curves, "unknown": unknown}
 
 
