@@ -6,7 +6,7 @@ import pytest
 
 from headstart import cli
 from headstart.arms import Prior, read_arms
-from headstart.artifact import read_json
+from headstart.artifact import read_json, write_json
 from headstart.ledger import Bill, Cost
 from headstart.report_page import price_words as words
 from headstart.stages.price_report import PriceReportConfig, price_report, summarise
@@ -163,6 +163,20 @@ def test_the_rival_is_the_cheapest_that_was_run_on_all_the_tasks(folder):
     _, core_s = compared(content, "told", "reward", "core_s")
     assert (steps["arm"], core_s["arm"]) == ("off_policy", "scratch")
     assert steps["not_on_all"] == ["sb3_sac"]
+
+
+def test_rivals_that_could_not_be_compared_are_named(folder):
+    curves = {f"suite/{task}": {"1": [[10, 0.9]]} for task in ("c", "d")}
+    write_json(folder / "published/tdmpc2.json", {"episodes": 10, "curves": curves})
+    (folder / "rlpd_1/d-0.json").unlink()
+    content = summarise(read_arms(folder))
+    _, steps = compared(content, "told", "reward")
+    _, core_s = compared(content, "told", "reward", "core_s")
+    assert (steps["arm"], steps["unknown"]) == ("published_tdmpc2", [])
+    assert (core_s["arm"], core_s["unknown"]) == ("scratch", ["published_tdmpc2"])
+    assert core_s["sentence"].endswith(" Of unknown price: published_tdmpc2.")
+    _, shown = compared(content, "demos_1", "reward")
+    assert shown["sentence"].endswith(" Not run on all of these tasks: rlpd_1.")
 
 
 def test_a_rival_with_more_reward_stands_in_and_is_marked(tmp_path):

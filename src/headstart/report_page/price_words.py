@@ -145,6 +145,8 @@ def verdict(comparison: dict[str, Any], against: dict[str, Any]) -> dict[str, st
         sentence += f" Break-even: {task_number(even)}."
     if against["not_on_all"]:
         sentence += f" Not run on all of these tasks: {', '.join(against['not_on_all'])}."
+    if against["unknown"]:
+        sentence += f" Of unknown price: {', '.join(against['unknown'])}."
     return {"verdict": found, "sentence": sentence}
 
 

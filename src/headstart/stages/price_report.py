@@ -386,6 +386,10 @@ def _compare(
     for access, rival in against.items():
         theirs = on_tasks.price(rival.name, threshold)
         resampled = on_tasks.is_resampled(arm.name, rival.name)
+        # Those of an access that nothing could be compared in are told of beside the others.
+        had = [r for a, of in rivals.items() if a == access or a not in against for r in of]
+        on_all = [r for r in had if set(tasks) <= set(r.tasks)]
+        unknown = [r.name for r in on_all if not is_known(r.on(tasks).curves(currency))]
         row: dict[str, Any] = {
             "access": access,
             "arm": rival.name,
@@ -395,7 +399,8 @@ def _compare(
             "ratio": asdict(ratio(theirs, ours, resampled)),
             "full_ratio": None,
             "break_even": None,
-            "not_on_all": [r.name for r in rivals[access] if not set(tasks) <= set(r.tasks)],
+            "not_on_all": [r.name for r in had if r not in on_all],
+            "unknown": unknown,
         }
         before = rival.upstream(currency)
         if None not in upstream + before:
