@@ -122,6 +122,16 @@ def test_a_prior_that_never_got_there_did_not_pay(tmp_path):
     assert against["verdict"] == "Pre-training did not pay here: it never got there"
 
 
+def test_where_neither_got_there_the_headline_says_so(tmp_path):
+    for task in ("c", "d"):
+        write_result(tmp_path, "scratch", task, [(50_000, 500.0, 0.1)])
+        write_result(tmp_path, "told", task, [(1_000, 9.0, 0.1)], 0, FROM_PRIOR, (PRIOR, DATA))
+    assert summarise(read_arms(tmp_path))["headline"] == (
+        "For 80 % on 2 tasks, neither learning from scratch (From scratch, PPO) nor a prior"
+        " (Prior, told, learns from reward) got there."
+    )
+
+
 def test_an_unknown_upstream_is_seen_in_every_number_that_holds_it(tmp_path):
     for task in ("c", "d"):
         write_result(tmp_path, "scratch", task, [(50_000, 500.0, 0.9)])

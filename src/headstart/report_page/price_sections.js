@@ -16,7 +16,7 @@ function amount(value, censored) {
   return (censored ? "≥ " : "") + (value === Infinity ? "∞" : price(asked.currency, value));
 }
 const bounds = (interval, show) => (interval[0] === null ? null : `[${interval.map((x) => show(number(x))).join(", ")}]`);
-const money = (row, key) => (DATA.per_core_s && row.currency === "core_s" && row[key] !== null ? `money ${digits(row[key] * DATA.per_core_s)}` : null);
+const money = (row, key) => (DATA.per_core_s && row.currency === "core_s" && row[key] !== null ? `money ${row.censored ? "≥ " : ""}${digits(row[key] * DATA.per_core_s)}` : null);
 const times = (x) => (x === Infinity ? "∞" : digits(x >= 100 ? Number(x.toPrecision(2)) : x));
 const signs = { ">=": "≥ ", "<=": "≤ ", "": "" };
 const ratioCell = (label, estimate) => html("td", { "data-label": label }, html("span", {},

@@ -193,6 +193,9 @@ def headline(content: dict[str, Any]) -> str:
     comparison, against = shown
     goal = f"{percent(comparison['threshold'])} on {count(len(comparison['tasks']), 'task')}"
     scratch, prior = _label(content, against), _label(content, comparison)
+    if comparison["censored"] and against["censored"]:
+        who = f"neither learning from scratch ({scratch}) nor a prior ({prior})"
+        return f"For {goal}, {who} got there."
     unit, full_ratio = UNITS[comparison["currency"]], times(against["full_ratio"])
     if not comparison["marginal"]:
         return (
