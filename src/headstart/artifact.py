@@ -217,8 +217,21 @@ def seal(root: Path | str) -> None:
     journal vouches for as it grows. Check with ``check_seal`` or ``sha256sum -c SHA256SUMS``.
     """
     root = Path(root)
-    lines = [f"{_sha256(root / name)}  {name}\n" for name in _sealed_files(root)]
-    write_bytes(root / SEAL, "".join(lines).encode())
+    _write_seal(root, {name: _sha256(root / name) for name in _sealed_files(root)})
+
+
+@contextmanager
+def resealing(root: Path, name: str) -> Iterator[None]:
+    """One file of an artifact changes; its seal, if it has one, vouches for the others as before.
+
+    Killed inside the block, it says nothing of that file and is otherwise whole.
+    """
+    recorded = _read_seal(root)
+    if recorded:
+        _write_seal(root, {n: sha256 for n, sha256 in recorded.items() if n != name})
+    yield
+    if recorded:
+        _write_seal(root, recorded | {name: _sha256(root / name)})
 
 
 def check_seal(root: Path | str) -> list[tuple[Path, str]]:
@@ -405,6 +418,11 @@ def _read_seal(root: Path) -> dict[str, str]:
             raise ValueError(f"{path}: damaged: {line[:80]!r} is no checksum and name")
         recorded[match[2]] = match[1]
     return recorded
+
+
+def _write_seal(root: Path, recorded: Mapping[str, str]) -> None:
+    lines = [f"{sha256}  {name}\n" for name, sha256 in recorded.items()]
+    write_bytes(root / SEAL, "".join(lines).encode())
 
 
 def _sealed_files(root: Path) -> list[str]:

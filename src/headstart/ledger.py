@@ -13,7 +13,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from headstart.artifact import SEAL, manifest, read_sealed_json, seal, write_json
+from headstart.artifact import (
+    SEAL,
+    manifest,
+    read_sealed_json,
+    resealing,
+    seal,
+    write_json,
+)
 from headstart.config import absent, from_json, to_json
 from headstart.energy import Gauge
 
@@ -196,9 +203,9 @@ def reopen(root: Path | str) -> None:
         return
     if bill.identity.startswith((_UNFINISHED, _UNKNOWN)):
         return
-    (root / SEAL).unlink(missing_ok=True)  # it vouches for the old bill
-    write_unfinished_bill(root, bill.stage, Cost.unknown(), bill.ancestors)
-    seal(root)
+    unknown = replace(bill, identity=f"{_UNKNOWN}{_place(root)}", cost=Cost.unknown())
+    with resealing(root, "ledger.json"):
+        write_bill(root, unknown)
 
 
 def read_bill(root: Path | str) -> Bill:

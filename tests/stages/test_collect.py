@@ -126,6 +126,16 @@ def test_what_is_added_to_a_collection_later_makes_its_cost_unknown_and_not_free
     assert total([paid, grown]).env_steps is None
 
 
+def test_what_was_damaged_before_something_is_added_stays_damaged(data: Path, tmp_path: Path):
+    shutil.copytree(data, tmp_path / "data")
+    root, card = tmp_path / "data", tmp_path / "data/README.md"
+    card.write_text(card.read_text() + "and more")
+    with DatasetWriter(root, Dataset(root)) as writer:
+        writer.save_episode(Dataset(data).episodes()[0])
+    collect(CONFIG, root, resume=True)
+    assert check_seal(root) == [(card, "changed")]
+
+
 def test_an_interrupted_collection_resumes_to_the_same_data(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
