@@ -53,6 +53,12 @@ def test_training_and_evaluation_are_counted_apart(tiny, tmp_path):
     assert result == json.loads((tmp_path / "run" / "result.json").read_text())
 
 
+def test_the_last_round_is_no_longer_than_what_is_left_of_the_steps(tiny, tmp_path):
+    result = reinforce(config(env_steps=ROUND + 10), tmp_path / "run")
+    assert [point["env_steps"] for point in result["curve"]] == [ROUND, ROUND + 80]  # a rollout
+    assert stage.reinforce(config(env_steps=10), tmp_path / "few")["curve"][0]["env_steps"] == 80
+
+
 def test_evaluating_more_does_not_change_what_is_learned(tiny, tmp_path):
     reinforce(config(eval_episodes=1), tmp_path / "few")
     reinforce(config(eval_episodes=7), tmp_path / "many")

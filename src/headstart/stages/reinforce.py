@@ -293,13 +293,14 @@ def run_round(
     meter: Meter,
     bar: tqdm,
 ) -> Progress:
-    """Train for ``eval_every_steps``, then evaluate."""
+    """Train for ``eval_every_steps``, or what is left of ``env_steps``, then evaluate."""
     diverged = progress.diverged_episodes
+    env_steps = min(config.eval_every_steps, config.env_steps - progress.env_steps)
     with Meter(progress.cost) as training:
         seeds = round_seeds(config, task, "reinforcement", progress.rounds, config.num_envs)
         env = _make(config, task, seeds)
         try:
-            for spent in learner.improve(env, config.eval_every_steps):
+            for spent in learner.improve(env, env_steps):
                 training.count_env_steps("reinforce", spent.env_steps)
                 for m in (training, meter):
                     m.count_flops(spent.flops)
