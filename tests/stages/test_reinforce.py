@@ -225,6 +225,12 @@ def test_demonstrations_without_rewards_or_that_nobody_learns_from_are_refused(t
         reinforce(config(**settings, algorithm="off_policy"), tmp_path / "run")
     with pytest.raises(ValueError, match="give --model or --algorithm off_policy"):
         reinforce(config(**settings), tmp_path / "run")
+    with pytest.raises(ValueError, match="say how many with --count"):
+        reinforce(config(demonstrations=tmp_path / "shown"), tmp_path / "run")
+    with pytest.raises(ValueError, match="--data is what a model was pre-trained on"):
+        reinforce(config(data=tmp_path / "shown"), tmp_path / "run")
+    with pytest.raises(ValueError, match="count is -1; use at least 0"):
+        config(count=-1)
     with pytest.raises(ValueError, match="leave out it or --model"):
         reinforce(config(algorithm="off_policy", model=tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()

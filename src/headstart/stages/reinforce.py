@@ -91,7 +91,7 @@ class ReinforceConfig:
     def __post_init__(self) -> None:
         some = (1, math.inf)
         check_ranges(self, env_steps=some, eval_every_steps=some, max_episode_steps=some)
-        check_ranges(self, eval_episodes=(1, SEEDS_PER_TASK))
+        check_ranges(self, eval_episodes=(1, SEEDS_PER_TASK), count=(0, math.inf))
 
     @property
     def num_envs(self) -> int:
@@ -232,7 +232,11 @@ def given_demonstrations(config: ReinforceConfig, task: Task) -> list[Episode]:
     off_policy = config.algorithm == "off_policy"
     if off_policy and config.model is not None:
         raise ValueError("--algorithm off_policy learns from scratch: leave out it or --model")
+    if config.data is not None and config.model is None:
+        raise ValueError("--data is what a model was pre-trained on: give --model, or leave it out")
     if not config.count:
+        if config.demonstrations is not None:
+            raise ValueError(f"--demonstrations {config.demonstrations}: say how many with --count")
         return []
     if config.demonstrations is None or (config.model is None and not off_policy):
         raise ValueError("demonstrations are to start from: give --model or --algorithm off_policy,"
