@@ -68,6 +68,11 @@ def test_next_values_are_those_of_the_observations_reached(tiny, task, when):
     torch.testing.assert_close(advantage_SE, expected, atol=1e-6, rtol=0)
 
 
+def test_an_update_makes_one_pass_however_little_the_policy_may_move(tiny):
+    rollout, _, learner = rollout_of(replace(CONFIG, max_kl=0.0))
+    assert learner.update(rollout)["charts/update_epochs"] == 1
+
+
 def test_learning_that_diverges_stops_at_once(tiny):
     rollout, _, learner = rollout_of(CONFIG)
     rollout.reward[3, 1] = float("inf")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import small_run
 from headstart.algorithms.off_policy import OffPolicyConfig
-from headstart.algorithms.own_successes import OwnSuccesses
+from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
 from headstart.algorithms.ppo import PPOConfig
 from headstart.data.store import DatasetWriter
 from headstart.ledger import read_bill
@@ -70,6 +70,28 @@ def test_evaluating_more_does_not_change_what_is_learned(tiny, tmp_path):
 def test_settings_that_make_no_sense_are_told(name):
     with pytest.raises(ValueError, match=f"{name} is 0; use "):
         config(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "problem"),
+    [
+        (PPOConfig, {"num_envs": 0}, "num_envs is 0; use at least 1"),
+        (PPOConfig, {"num_envs": 1, "num_steps": 1}, "num_steps is 1; use at least 2"),
+        (PPOConfig, {"update_epochs": 0}, "update_epochs is 0; use at least 1"),
+        (PPOConfig, {"num_minibatches": 0}, "num_minibatches is 0; use at least 1"),
+        (OffPolicyConfig, {"gamma": 1.0}, "gamma is 1.0; use 0 to 0.9999"),
+        (OwnSuccessesConfig, {"num_envs": 0}, "num_envs is 0; use at least 1"),
+        (OwnSuccessesConfig, {"judged_over": 0}, "judged_over is 0; use at least 1"),
+    ],
+)
+def test_an_algorithms_settings_that_make_no_sense_are_told(algorithm, changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        algorithm(**changes)
+
+
+def test_environments_are_as_many_as_there_are_seeds():
+    with pytest.raises(ValueError, match="num_envs is 20000; use 1 to 10000"):
+        config(ppo=PPOConfig(num_envs=20_000))
 
 
 @pytest.mark.parametrize(("successes", "episodes"), [(0, 10), (1, 30)])

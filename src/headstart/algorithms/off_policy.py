@@ -88,7 +88,8 @@ class OffPolicyConfig:
         check_ranges(self, hidden_size=some, num_critics=some, num_minimum=(1, self.num_critics))
         check_ranges(self, batch_size=(2, math.inf), updates_per_step=rate, actor_every=some)
         check_ranges(self, learning_rate=rate, temperature_learning_rate=rate, target_rate=share)
-        check_ranges(self, noise_correlation=share, gamma=share, n_step=some)
+        # a reward for ever has to be worth something finite, see VALUE_RANGE
+        check_ranges(self, noise_correlation=share, gamma=(0, 0.9999), n_step=some)
         check_ranges(self, capacity=(max(1, self.warmup_steps), math.inf))
 
 

@@ -15,6 +15,7 @@ chosen by the episodes of training alone.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from headstart.algorithms.base import Spent
 from headstart.algorithms.imitation import SHOWN_ONLY, few_shot_rates, imitate
+from headstart.config import check_ranges
 from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.store import DatasetWriter
 from headstart.data.trajectories import Trajectories
@@ -67,6 +69,11 @@ class OwnSuccessesConfig:
     loader: LoaderConfig = SHOWN_ONLY
     judged_over: int = 3
     """Batches of episodes whose mean success tells how good a policy is."""
+
+    def __post_init__(self) -> None:
+        some, rate = (1, math.inf), (0, math.inf)
+        check_ranges(self, num_envs=some, updates=some, most_episodes=some, judged_over=some)
+        check_ranges(self, search_batches=rate, noise=rate, noise_correlation=(0, 1))
 
 
 class OwnSuccesses:

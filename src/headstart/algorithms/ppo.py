@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from headstart.algorithms.base import Spent, check_finite
 from headstart.artifact import write_bytes
+from headstart.config import check_ranges
 from headstart.model.actor_critic import FRAME_STACK, ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import (
     load_module,
@@ -64,6 +66,15 @@ class PPOConfig:
     """Passes over a rollout."""
     num_minibatches: int = 4
     """Gradient steps a pass."""
+
+    def __post_init__(self) -> None:
+        some, rate, share = (1, math.inf), (0, math.inf), (0, 1)
+        check_ranges(self, num_envs=some, hidden_size=some, update_epochs=some)
+        # advantages are told from one another, which takes two
+        check_ranges(self, num_steps=(2 if self.num_envs == 1 else 1, math.inf))
+        check_ranges(self, num_minibatches=some, learning_rate=rate, initial_std=(1e-6, math.inf))
+        check_ranges(self, noise_correlation=share, gamma=share, gae_lambda=share)
+        check_ranges(self, clip_coef=rate, entropy_coef=rate)
 
 
 @dataclass
@@ -153,7 +164,7 @@ class PPO:
             "returns_B": returns_SE.flatten(),
         }
         losses: list[Tensor] = []
-        epochs, approx_kl = 0, 0.0
+        epochs, approx_kl = 0, -math.inf
         while epochs < self.config.update_epochs and approx_kl < self.config.max_kl:
             losses += self._epoch(batch)
             approx_kl = losses[-1][3].item()

@@ -91,7 +91,8 @@ class ReinforceConfig:
     def __post_init__(self) -> None:
         some = (1, math.inf)
         check_ranges(self, env_steps=some, eval_every_steps=some, max_episode_steps=some)
-        check_ranges(self, eval_episodes=(1, SEEDS_PER_TASK), count=(0, math.inf))
+        seeds = (1, SEEDS_PER_TASK)
+        check_ranges(self, num_envs=seeds, eval_episodes=seeds, count=(0, math.inf))
 
     @property
     def num_envs(self) -> int:
