@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -352,6 +353,15 @@ def test_a_priors_seeds_are_charged_their_mean_upstream(tmp_path):
     low, high = against["full_ratio"]["interval"]
     assert against["full_ratio"]["value"] == pytest.approx(10_000 / 2_200)
     assert (low, high) == (pytest.approx(10_000 / 3_200), pytest.approx(10_000 / 1_200))
+
+
+def test_a_prior_of_another_task_is_not_charged_to_a_comparison(folder):
+    dearer = replace(PRIOR, identity="p7", cost=Cost({"policy": 50_000}))
+    write_result(folder, "told", "e", [(0, 0.0, 0.9)], 7, FROM_PRIOR, (dearer,))
+    comparison, against = compared(summarise(read_arms(folder)), "told", "reward")
+    assert len(comparison["tasks"]) == 2
+    assert comparison["upstream"] == 10_000
+    assert against["full_ratio"]["value"] == pytest.approx(40_000 / 12_000)
 
 
 def test_a_prior_without_a_report_is_refused_in_one_line(folder, tmp_path, capsys):

@@ -377,7 +377,7 @@ def _compare(
     chosen = {access: _cheapest(of, tasks, currency, threshold) for access, of in rivals.items()}
     against = {access: rival for access, rival in chosen.items() if rival}
     on_tasks = OnTasks.of([arm, *against.values()], tasks, currency)
-    ours, upstream = on_tasks.price(arm.name, threshold), arm.upstream(currency)
+    ours, upstream = on_tasks.price(arm.name, threshold), arm.on(tasks).upstream(currency)
     content |= {
         "marginal": float(ours.price[0]),
         "censored": bool(ours.censored[0]),
@@ -402,7 +402,7 @@ def _compare(
             "not_on_all": [r.name for r in had if r not in on_all],
             "unknown": unknown,
         }
-        before = rival.upstream(currency)
+        before = rival.on(tasks).upstream(currency)
         if None not in upstream + before:
             spent, other = draw_upstream(upstream), draw_upstream(before)  # type: ignore
             row["full_ratio"] = asdict(ratio(theirs.plus(other), ours.plus(spent), resampled))
