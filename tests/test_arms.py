@@ -195,6 +195,14 @@ def test_a_curve_that_is_none_is_one_line(tmp_path, curve):
         read_arms(tmp_path)
 
 
+@pytest.mark.parametrize("other", [{}, FROM_PRIOR, WITH_DEMONSTRATION | {"count": 5}])
+def test_a_result_in_the_folder_of_another_arm_is_told(tmp_path, other):
+    write_result(tmp_path, "shown", "a", CURVE, 0, WITH_DEMONSTRATION, (PRIOR, DATA, GIVEN))
+    write_result(tmp_path, "shown", "b", CURVE, 0, other, (PRIOR, DATA, GIVEN))
+    with pytest.raises(ValueError, match=r"b-0\.json: has a prior.* that a-0\.json has not"):
+        read_arms(tmp_path)
+
+
 def test_demonstrations_that_are_on_no_bill_are_of_unknown_cost(tmp_path):
     write_result(tmp_path, "rlpd_1", "a", CURVE, 0, {"demonstrations": "x"}, ())
     (run,) = arms_in(tmp_path)["rlpd_1"].runs

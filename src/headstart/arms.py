@@ -148,7 +148,14 @@ def _files(folder: Path) -> list[Path]:
 def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
     base = name.removesuffix("_success")
     contents = [_read(file) for file in files]
-    config = contents[0].get("made_by", {}).get("config", {})
+    configs = [content.get("made_by", {}).get("config", {}) for content in contents]
+    config = configs[0]
+    for file, other in zip(files, configs, strict=True):
+        if _access(other) != _access(config):
+            raise ValueError(
+                f"{file}: has a prior, or a count of demonstrations, that {files[0].name} has not,"
+                " or lacks it: it belongs to another arm"
+            )
     numbered = re.fullmatch(r"\w+?_(\d+)", base)
     given = int(numbered[1]) if numbered else int(config.get("count") or base == "shown")
     if _imitates(base):
@@ -167,6 +174,11 @@ def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
         runs=(),
     )
     return replace(arm, runs=tuple(_run(arm, content, prior) for content in contents))
+
+
+def _access(config: dict[str, Any]) -> tuple[bool, int]:
+    """Whether there was a prior, and how many demonstrations were given."""
+    return config.get("model") is not None, int(config.get("count") or 0)
 
 
 def _imitates(arm: str) -> bool:
