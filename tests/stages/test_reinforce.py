@@ -258,6 +258,13 @@ def test_demonstrations_without_rewards_or_that_nobody_learns_from_are_refused(t
     assert not (tmp_path / "run").exists()
 
 
+def test_too_few_demonstrations_are_told_as_those_that_succeed(tiny, tmp_path):
+    demonstrations(tiny, tmp_path / "shown", lambda e: {"success": np.zeros_like(e.success)})
+    settings = {"demonstrations": tmp_path / "shown", "count": 2, "algorithm": "off_policy"}
+    with pytest.raises(ValueError, match=r"shown: 0 .* that succeed, 2 needed; collect more$"):
+        reinforce(config(**settings), tmp_path / "run")
+
+
 def test_an_unknown_task_is_named_with_its_neighbours(tmp_path):
     with pytest.raises(ValueError, match="metaworld/door-unlock"):
         reinforce(config(task="metaworld/door-unlok"), tmp_path / "run")

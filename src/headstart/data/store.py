@@ -306,9 +306,10 @@ def enough_demonstrations(
     known = demonstrations_of(root, count)
     for task_id in task_ids:
         if (found := len(known.get(task_id, []))) < count:
-            near = "" if found else did_you_mean(task_id, list(known))
+            near = did_you_mean(task_id, list(known)) if known and not found else ""
             raise ValueError(
-                f"{root}: {found} demonstrations of {task_id}, {count} needed; collect more{near}"
+                f"{root}: {found} demonstrations of {task_id} that succeed, {count} needed;"
+                f" collect more{near}"
             )
     return known
 
