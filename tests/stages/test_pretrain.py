@@ -82,6 +82,21 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert lines[0] == lines[1]
 
 
+def test_opening_the_data_is_on_the_bill(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now, open_data = [0.0], stage.open_data
+
+    def opening(config: PretrainConfig):
+        now[0] += 100.0
+        return open_data(config)
+
+    monkeypatch.setattr(stage, "open_data", opening)
+    monkeypatch.setattr("headstart.ledger._clocks", lambda: (now[0], now[0]))
+    pretrain(config(data), tmp_path / "model")
+    assert read_bill(tmp_path / "model").cost.core_s == 100.0
+
+
 def test_two_datasets_train_one_model_and_a_stopped_run_resumes_to_the_same_weights(
     data: Path, arm_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -103,7 +103,8 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
             something else.
     """
     device = pick_device(config.device)
-    train, validation, kept_out = open_data(config)
+    with Meter() as opening:  # which makes the data's cache where there is none
+        train, validation, kept_out = open_data(config)
     bills = tuple(read_bill(source.path) for source in map(Source.parse, config.data))
     artifact = Artifact.create(out, "pretrain", config, resume, config.tracker)
     if artifact.is_complete:
@@ -116,7 +117,8 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
     )
     progress = _resume(out, learner, artifact)
     gpus = int(learner.device.type == "cuda")
-    with Meter(spent_so_far(out), gpus) as meter, Meter(progress.cost, gpus) as straight:
+    spent = spent_so_far(out) + opening.cost()
+    with Meter(spent, gpus) as meter, Meter(progress.cost, gpus) as straight:
         try:
             _train(config, artifact, learner, (loader, judge), progress, (meter, straight), bills)
         finally:  # what an interrupted run has spent is spent
