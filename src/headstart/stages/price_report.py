@@ -46,7 +46,7 @@ from headstart.task_sets import (
 THRESHOLDS = (0.5, 0.8, 0.9)
 POINTS_OF_A_CURVE = 100
 EXPECTED = ("scratch", "off_policy", "rlpd_1", "rlpd_5", "imitation", "told", "shown", "demos_1",
-            "demos_5", "sb3_ppo", "sb3_sac", "sb3_tqc")  # fmt: skip
+            "demos_5", "sb3_ppo_ours", "sb3_sac_ours")  # fmt: skip
 """Arms that the table of prices is meant to have; what is missing is named."""
 
 
