@@ -88,13 +88,16 @@ def test_the_target_is_the_minimum_over_a_random_subset_of_critics(tiny):
     assert 25 <= found.count(1.0) <= 52
 
 
-def test_half_of_every_batch_is_demonstrations(tiny, demonstrations):
-    learner = learner_of(shown=demonstrations)
+@pytest.mark.parametrize(("share", "num_shown"), [(0.5, 4), (0.1, 1), (0.0, 0), (1.0, 7)])
+def test_a_share_of_every_batch_is_demonstrations(tiny, demonstrations, share, num_shown):
+    learner = learner_of(replace(CONFIG, demonstration_share=share), demonstrations)
     assert len(learner.shown) == sum(e.num_steps for e in demonstrations)
     improve(learner, 0)
     shown = {tuple(row) for row in learner.shown.tensors()["rows"].tolist()}
     for batch in learner._batches(5).tolist():
-        assert [tuple(row) in shown for row in batch] == [True] * 4 + [False] * 4
+        assert [tuple(row) in shown for row in batch] == [True] * num_shown + [False] * (
+            8 - num_shown
+        )
 
 
 def test_a_demonstrations_rows_are_what_stepping_would_have_given(tiny, demonstrations):

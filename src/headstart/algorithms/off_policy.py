@@ -4,8 +4,8 @@ Everything that ever happened is learned from again and again, so a task takes f
 policy; small batched networks and one update in several steps keep an update cheap on one core.
 
 Relatives: soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905), minima over random subsets
-of an ensemble (REDQ, Chen et al. 2021, arXiv:2101.05982), LayerNorm critics and batches half of
-which are demonstrations (RLPD, Ball et al. 2023, arXiv:2302.02948).
+of an ensemble (REDQ, Chen et al. 2021, arXiv:2101.05982), LayerNorm critics and demonstrations in
+every batch (RLPD, Ball et al. 2023, arXiv:2302.02948).
 """
 
 from __future__ import annotations
@@ -61,6 +61,9 @@ class OffPolicyConfig:
     """Critics, drawn anew each update, whose minimum is the target's value."""
     batch_size: int = 128
     """Transitions of an update."""
+    demonstration_share: float = 0.1
+    """Share of a batch that is drawn from demonstrations, if there are any. RLPD's half learns a
+    single one by heart, and little else (LOG.md)."""
     updates_per_step: float = 0.125
     """Updates for each step of an environment."""
     actor_every: int = 2
@@ -89,7 +92,9 @@ class OffPolicyConfig:
         check_ranges(self, batch_size=(2, math.inf), updates_per_step=rate, actor_every=some)
         check_ranges(self, learning_rate=rate, temperature_learning_rate=rate, target_rate=share)
         # a reward for ever has to be worth something finite, see VALUE_RANGE
-        check_ranges(self, noise_correlation=share, gamma=(0, 0.9999), n_step=some)
+        check_ranges(
+            self, demonstration_share=share, noise_correlation=share, gamma=(0, 0.9999), n_step=some
+        )
         check_ranges(self, capacity=(max(1, self.warmup_steps), math.inf))
 
 
@@ -97,8 +102,7 @@ class OffPolicy:
     """Policy, critics, what was experienced, and what is drawn from for learning.
 
     Args:
-        demonstrations: half of every batch is drawn from them, if there are any. Their rewards
-            are known.
+        demonstrations: a share of every batch is drawn from them. Their rewards are known.
     """
 
     def __init__(
@@ -190,9 +194,10 @@ class OffPolicy:
         model.take_in_rewards(c["reward"])
 
     def _batches(self, num: int) -> Tensor:
-        """Rows (num, batch_size, W), half of each from demonstrations if there are any."""
+        """Rows (num, batch_size, W), those from demonstrations first."""
         size = self.config.batch_size
-        from_shown = size // 2 if len(self.shown) else 0
+        share = self.config.demonstration_share if len(self.shown) else 0.0
+        from_shown = min(round(size * share), size - 1)
         rows = self.replay.sample(num * (size - from_shown), self.generator)
         rows = rows.unflatten(0, (num, -1))
         if from_shown:

@@ -66,8 +66,8 @@ class ReinforceConfig:
     """Dataset with demonstrations of the task; without them a model starts from the task's words,
     soft actor-critic from nothing."""
     count: int = 0
-    """Demonstrations to start from. In a model's prompt is the first, and it imitates all; of
-    soft actor-critic's every batch they are half."""
+    """Demonstrations to start from. In a model's prompt is the first, and it imitates all; soft
+    actor-critic draws a share of every batch from them."""
     reward: Literal["dense", "success"] = "dense"
     """The task's own reward, or 1 for success and 0 otherwise."""
     seed: int = 0
