@@ -220,15 +220,14 @@ class PeerActor:
 
 def run(arguments: Arguments, task: Task, seed: int) -> dict[str, Any]:
     """One run from the beginning, and who made it."""
-    on_policy = arguments.algorithm == "ppo"
-    of_learner = PPOConfig() if on_policy else OffPolicyConfig()
+    algorithm = "ppo" if arguments.algorithm == "ppo" else "off_policy"
+    of_learner = PPOConfig() if algorithm == "ppo" else OffPolicyConfig()
     settings = ours(of_learner, task) if arguments.settings == "ours" else {}
     if not settings:
         of_learner = replace(of_learner, num_envs=1)
     names = ("env_steps", "stop_at_success", "eval_every_steps", "eval_episodes")
     common = {name: getattr(arguments, name) for name in names}
-    common |= {"ppo": of_learner} if on_policy else {"off_policy": of_learner}
-    common["algorithm"] = "ppo" if on_policy else "off_policy"
+    common |= {"algorithm": algorithm, algorithm: of_learner}
     config = ReinforceConfig(**common, task=task.id, seed=seed, tracker="none")
     peer, progress = Peer(arguments.algorithm, settings, of_learner, task, seed), Progress()
     bar = tqdm(total=config.env_steps, unit="step", desc=task.id)

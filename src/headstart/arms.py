@@ -259,8 +259,9 @@ def spent_before(bill: Bill, arm: Arm, has_demonstrations: bool) -> tuple[Price,
     trained_on = ancestry([b for b in tree.values() if b.stage == "pretrain"])
     before = sum((b.cost for b in tuned), Cost())
     apart = {b.identity for b in tuned}
-    if has_demonstrations and not {b.identity for b in bill.ancestors[-1:]} & trained_on.keys():
-        given = ancestry(bill.ancestors[-1:])
+    given_by = bill.ancestors[-1:]
+    if has_demonstrations and not any(b.identity in trained_on for b in given_by):
+        given = ancestry(given_by)
         apart |= given.keys() - trained_on.keys()
         cost = sum((b.cost for b in given.values()), Cost())
         before += _demonstrations_of(cost, arm.demonstrations)

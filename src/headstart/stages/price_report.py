@@ -190,18 +190,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _reached(arm: Arm, currency: str) -> list[dict[str, Any]]:
     """Of each threshold: how many runs reached it, and by which budget half of them do."""
     curves = arm.curves(currency)
-    runs = [curve for seeds in curves.values() for curve in seeds]
     found = []
     for threshold in THRESHOLDS:
-        prices = [price_to_threshold(curve, threshold) for curve in runs]
-        every = [
-            not any(price_to_threshold(curve, threshold)[1] for curve in seeds)
-            for seeds in curves.values()
-        ]
+        by_task = [[price_to_threshold(c, threshold) for c in seeds] for seeds in curves.values()]
+        prices = [price for of_task in by_task for price in of_task]
         row: dict[str, Any] = {
             "threshold": threshold,
             "runs": sum(not censored for _, censored in prices),
-            "tasks": sum(every),
+            "tasks": sum(not any(censored for _, censored in of_task) for of_task in by_task),
             "median": None,
             "censored": False,
             "restricted_mean": None,
