@@ -65,7 +65,7 @@ def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert account(data)[2] == {"limit": 0, "interrupted": 0, "diverged": 0}
-    config = CollectConfig(split="metaworld/push", env_steps=300, num_envs=3)
+    config = CollectConfig(split="metaworld/bin-picking", env_steps=200, num_envs=1)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -80,10 +80,28 @@ def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
     assert discarded == {"limit": spent - stored, "interrupted": 0, "diverged": 0}
 
 
-def test_too_few_steps_for_any_episode_are_one_clear_line(tmp_path: Path):
-    config = CollectConfig(split="metaworld/reach", behavior="random", env_steps=300, num_envs=3)
-    with pytest.raises(ValueError, match=r"no episode ended within 300 .* steps; use 900 or more"):
+@pytest.mark.parametrize(
+    "settings, mistake",
+    [
+        ({"behavior": "random", "num_envs": 3}, "100 .* too few for 1 tasks .* use at least 900"),
+        ({"num_envs": 1}, "100 .* too few for 1 tasks .* use at least 200"),
+        ({"num_envs": 1, "perturbed": 0.0}, "no episode of .*bin-picking ended .* use 300 or more"),
+    ],
+)
+def test_too_few_steps_for_an_episode_are_one_clear_line(
+    tmp_path: Path, settings: dict[str, Any], mistake: str
+):
+    config = CollectConfig(split="metaworld/bin-picking", env_steps=100, **settings)
+    with pytest.raises(ValueError, match=mistake):
         collect(config, tmp_path / "data")
+
+
+def test_where_slow_tasks_overdraw_the_budget_the_last_one_has_its_episodes_still(tmp_path: Path):
+    settings: dict[str, Any] = {"env_steps": 1000, "num_envs": 2, "max_episode_steps": 150}
+    result = collect(CollectConfig(split="metaworld/ml45-test", **settings), tmp_path / "data")
+    assert [task["episodes"] for task in result["tasks"].values()] == [4] * 5
+    spent, stored, discarded = account(tmp_path / "data")
+    assert spent == stored > 1000 and not any(discarded.values())
 
 
 @pytest.mark.parametrize("steps", [1, 400])

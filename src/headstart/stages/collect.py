@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from headstart.behaviors.base import Actor
 from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.random_play import RandomPlay
 from headstart.behaviors.scripted import ScriptedExpert
+from headstart.config import check_ranges
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.summary import described_bill, summary
 from headstart.ledger import (
@@ -38,7 +40,8 @@ class CollectConfig:
     purpose: Literal["data", "prompt"] = "data"
     """What the episodes are for; purposes never share a start (headstart.seeds)."""
     env_steps: int = 100_000
-    """Simulator steps in all, shared equally by the tasks. 0: one episode an environment."""
+    """Simulator steps in all, shared equally by the tasks. 0: one episode an environment. Slow
+    episodes may overdraw it: undisturbed and perturbed, each environment plays one at least."""
     behavior: Literal["expert", "random"] = "expert"
     """Who acts: the scripted expert, or random play, which nobody labels."""
     perturbed: float = 0.5
@@ -48,6 +51,11 @@ class CollectConfig:
     max_episode_steps: int = 300
     steps_after_success: int = 5
     """Steps an episode goes on for after its first success."""
+
+    def __post_init__(self) -> None:
+        some = (1, math.inf)
+        check_ranges(self, num_envs=some, max_episode_steps=some, perturbed=(0, 1))
+        check_ranges(self, env_steps=(0, math.inf), steps_after_success=(0, math.inf))
 
 
 def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -64,15 +72,16 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
 
     Raises:
         ValueError: no such split; too few steps for an episode; ``out`` holds something else;
-            every episode of a task diverged.
+            no episode of a task ended, or all of them diverged.
     """
     tasks = registry.get_split(config.split)
     check_memory(config.num_envs)
-    least = 2 * len(tasks) * config.num_envs * config.max_episode_steps // 6
-    if config.env_steps and config.env_steps < least:
+    least = _least_steps(config)
+    if config.env_steps and config.env_steps < least * len(tasks):
         raise ValueError(
             f"{config.env_steps} environment steps are too few for {len(tasks)} tasks in"
-            f" {config.num_envs} environments each; use at least {least}, or fewer environments"
+            f" {config.num_envs} environments each; use at least {least * len(tasks)},"
+            " or fewer environments"
         )
     environment_seeds(config.purpose, config.seed, 0, config.num_envs)  # refuses a bad seed
     artifact = Artifact.create(out, "collect", config, resume)
@@ -89,9 +98,11 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
                     continue
                 budget = limit = None
                 if config.env_steps:
-                    # What one task overdraws, those after it share; the last one may not overdraw.
+                    # What one task overdraws, those after it share. The last one may not overdraw,
+                    # unless so little is left that it would go without an episode.
                     left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
-                    budget, limit = left // tasks_left, left if tasks_left == 1 else None
+                    budget = max(left, 0) // tasks_left
+                    limit = left if tasks_left == 1 and left >= least else None
                 episodes, abandoned, diverged = _record(config, task, budget, limit, meter)
                 # First what they cost: whatever is stored has been paid for.
                 lost[task.id] = {
@@ -103,10 +114,10 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "collect", meter.cost())
     result, cost = summary(Dataset(out)), meter.cost()
-    if not result["episodes"]:
-        enough = config.num_envs * config.max_episode_steps
+    if without := [task.id for task in tasks if task.id not in result["tasks"]]:
         raise ValueError(
-            f"no episode ended within {config.env_steps} environment steps; use {enough} or more"
+            f"no episode of {', '.join(without)} ended within {config.env_steps} environment steps;"
+            f" use {len(tasks) * config.num_envs * config.max_episode_steps} or more"
         )
     limit = sum(piece["abandoned_steps"] for piece in lost.values())
     diverged = sum(piece.get("diverged_steps", 0) for piece in lost.values())
@@ -119,6 +130,19 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
     return result
 
 
+def _shares(config: CollectConfig) -> tuple[float, float]:
+    """Of the steps: undisturbed, and perturbed."""
+    perturbed = config.perturbed if config.behavior == "expert" else 0.0
+    return 1.0 - perturbed, perturbed
+
+
+def _least_steps(config: CollectConfig) -> int:
+    """Steps in which each environment can be expected to play what it has to on one task."""
+    # An expert takes a third of the longest episode at the most, but on a few tasks.
+    expected = config.max_episode_steps // (3 if config.behavior == "expert" else 1)
+    return sum(share > 0 for share in _shares(config)) * config.num_envs * expected
+
+
 def _record(
     config: CollectConfig, task: Task, budget: int | None, limit: int | None, meter: Meter
 ) -> tuple[list[Episode], int, int]:
@@ -129,8 +153,7 @@ def _record(
     """
     episodes: list[Episode] = []
     abandoned_steps = diverged_steps = 0
-    perturbed = config.perturbed if config.behavior == "expert" else 0.0
-    for part, share in enumerate((1.0 - perturbed, perturbed)):
+    for part, share in enumerate(_shares(config)):
         if share == 0.0:
             continue
         seeds = environment_seeds(
