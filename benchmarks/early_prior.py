@@ -29,7 +29,7 @@ ARM = "early_prior"
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2)
-    env_steps: int = 25_000
+    env_steps: int = 32_000
     updates: int = 400
     episodes: int = 50
     work: Path = Path("runs/early")
@@ -41,8 +41,8 @@ def main(arguments: Arguments) -> None:
     for seed in arguments.seeds:
         work = arguments.work / str(seed)
         data, model, told = (work / name for name in ("data", "pretrain", "evaluate"))
-        # 25,000 steps are too few for the usual eight environments of each task
-        few = CollectConfig(env_steps=arguments.env_steps, num_envs=4, seed=seed)
+        # too few steps for the usual eight environments of each task
+        few = CollectConfig(env_steps=arguments.env_steps, num_envs=2, seed=seed)
         collect(few, data, resume=True)
         short = PretrainConfig(
             data=(str(data),), updates=arguments.updates, seed=seed, tracker="none"
