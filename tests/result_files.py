@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from headstart.arms import write_arm
 from headstart.artifact import write_json
 from headstart.config import to_json
 from headstart.ledger import FINETUNED_MODEL, Bill, Cost
@@ -53,7 +54,7 @@ def write_points(
         content["bill"] = to_json(Bill(f"{arm}-{task}", "reinforce", task, Cost(), ancestors))
     path = folder / arm / f"{task}-{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
+    write_arm(path, content)
     return path
 
 

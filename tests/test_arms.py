@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import pytest
 
@@ -146,13 +147,16 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
     with pytest.raises(ValueError, match=r"no results of arms.*ARM/TASK-SEED\.json"):
         read_arms(tmp_path)
     path = write_points(tmp_path, "scratch", "a", [{"env_steps": 5, "episodes": 50}])
-    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*no number 'success_rate'"):
+    with pytest.raises(
+        ValueError, match=r"a-0\.json: point 0 .*'success_rate' is None; use a number"
+    ):
         read_arms(tmp_path)
     write_points(tmp_path, "scratch", "a", [{"success_rate": 1.0, "episodes": "50"}])
-    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*no number 'episodes'"):
+    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*'episodes' is 50; use a number"):
         read_arms(tmp_path)
     damaged = write_result(tmp_path, "told", "a", CURVE, ancestors=(PRIOR,))
-    damaged.write_text(damaged.read_text().replace('"stage": "pretrain"', '"stag": "pretrain"'))
+    other = damaged.read_text().replace('"stage": "pretrain"', '"stag": "pretrain"')
+    write_arm(damaged, json.loads(other))
     path.unlink()
     with pytest.raises(ValueError, match=r"a-0\.json: bill.*unknown key 'stag'; did you mean"):
         read_arms(tmp_path)
@@ -170,10 +174,10 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"env_steps": "5"}, "no number 'env_steps'"),
-        ({"core_s": math.nan}, "no number 'core_s'"),
-        ({"env_steps": -5}, "no number 'env_steps'"),
-        ({"success_rate": math.nan}, "no number 'success_rate'"),
+        ({"env_steps": "5"}, "'env_steps' is 5; use a number from 0 on"),
+        ({"core_s": math.nan}, "'core_s' is NaN; use a number from 0 on"),
+        ({"env_steps": -5}, "'env_steps' is -5; use a number from 0 on"),
+        ({"success_rate": math.nan}, "'success_rate' is NaN; use a number from 0 on"),
         ({"success_rate": 90}, "success_rate is 90; use 0 to 1"),
     ],
 )
@@ -182,7 +186,7 @@ def test_a_number_that_makes_no_sense_is_told_with_its_point(tmp_path, changes, 
     path = write_points(tmp_path, "scratch", "a", [point])
     content = read_json(path)
     content["result"]["curve"].append(point | changes)
-    path.write_text(json.dumps(content))
+    write_arm(path, content)
     with pytest.raises(ValueError, match=rf"a-0\.json: point 1 of its curve.*{problem}"):
         read_arms(tmp_path)
 
@@ -190,7 +194,7 @@ def test_a_number_that_makes_no_sense_is_told_with_its_point(tmp_path, changes, 
 @pytest.mark.parametrize("curve", [{"a": 1}, [[5, 0.9]], 5])
 def test_a_curve_that_is_none_is_one_line(tmp_path, curve):
     path = write_points(tmp_path, "scratch", "a", [])
-    path.write_text(json.dumps({"result": {"task": "suite/a", "seed": 0, "curve": curve}}))
+    write_arm(path, {"result": {"task": "suite/a", "seed": 0, "curve": curve}})
     with pytest.raises(ValueError, match=r"a-0\.json: .*curve"):
         read_arms(tmp_path)
 
@@ -211,8 +215,6 @@ def test_demonstrations_that_are_on_no_bill_are_of_unknown_cost(tmp_path):
 
 def test_a_result_whose_bill_or_curve_was_edited_is_refused(tmp_path):
     path = write_result(tmp_path, "told", "a", CURVE, 0, FROM_PRIOR, (PRIOR, DATA))
-    assert arms_in(tmp_path)["told"].upstream("core_s") == [500.0]  # it has no checksum
-    write_arm(path, read_json(path))
     whole = path.read_text()
     assert arms_in(tmp_path)["told"].upstream("core_s") == [500.0]
     for honest, edited in (('"core_s": 450.0', '"core_s": 45.0'), ("0.9", "0.99")):
@@ -220,6 +222,18 @@ def test_a_result_whose_bill_or_curve_was_edited_is_refused(tmp_path):
         path.write_text(whole.replace(honest, edited))
         with pytest.raises(ValueError, match=r"a-0\.json: damaged: its checksum is another"):
             read_arms(tmp_path)
+    without = {key: value for key, value in json.loads(whole).items() if key != "sha256"}
+    write_json(path, without)
+    with pytest.raises(ValueError, match=r"a-0\.json: it has no checksum; write results with"):
+        read_arms(tmp_path)
+
+
+@pytest.mark.parametrize("copy", ["a-1", "a-00", "b-0"])
+def test_a_result_that_is_named_for_another_is_refused_and_not_counted_twice(tmp_path, copy):
+    path = write_result(tmp_path, "scratch", "a", CURVE)
+    shutil.copy(path, path.with_name(f"{copy}.json"))
+    with pytest.raises(ValueError, match=rf"{copy}\.json tells of suite/a, seed 0; name it so"):
+        read_arms(tmp_path)
 
 
 def test_published_curves_are_a_peer_of_unknown_time(tmp_path):

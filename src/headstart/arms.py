@@ -1,10 +1,9 @@
 """Reads the results of arms, ARM/TASK-SEED.json: ways of learning a task, with what they cost.
 
 A file has ``result`` ({task, seed, curve}), ``made_by`` (config, versions, machine), ``bill`` and
-their ``sha256``: benchmarks/arms.py writes them. A point of a curve has ``success_rate``,
-``episodes`` and what was spent up to it: ``env_steps``, ``core_s``. A point that has
-``demonstrations`` too tells a cost that includes them; to any other the demonstrations and the
-fine-tuning of its arm are added.
+their ``sha256``: ``write_arm`` writes it. A point of a curve has ``success_rate``, ``episodes`` and
+what was spent up to it: ``env_steps``, ``core_s``. A point that has ``demonstrations`` too tells a
+cost that includes them; to any other the demonstrations and the fine-tuning of its arm are added.
 """
 
 from __future__ import annotations
@@ -208,9 +207,14 @@ def _read(file: Path) -> dict[str, Any]:
     for key in ("task", "seed", "curve"):
         if not isinstance(content, dict) or key not in content.get("result", {}):
             raise ValueError(f"{file}: its result has no '{key}'")
-    if "sha256" in content and content["sha256"] != _checksum(content):
+    if "sha256" not in content:
+        raise ValueError(f"{file}: it has no checksum; write results with headstart.arms.write_arm")
+    if content["sha256"] != _checksum(content):
         raise ValueError(f"{file}: damaged: its checksum is another; copy or measure it again")
-    curve = content["result"]["curve"]
+    about = content["result"]
+    if file.stem != f"{about['task'].rpartition('/')[2]}-{about['seed']}":
+        raise ValueError(f"{file} tells of {about['task']}, seed {about['seed']}; name it so")
+    curve = about["curve"]
     if not isinstance(curve, list) or not curve:
         raise ValueError(f"{file}: its curve is empty")
     needed = ["success_rate", "episodes"] + ["demonstrations"] * _imitates(file.parent.name)
@@ -229,7 +233,7 @@ def _check_point(point: Any, needed: Sequence[str], where: str) -> None:
         if value is None and key not in needed:
             continue
         if not isinstance(value, int | float) or not 0 <= value < math.inf:  # which NaN is not
-            raise ValueError(f"{where} has no number '{key}'")
+            raise ValueError(f"{where}: '{key}' is {value}; use a number from 0 on")
     if point["success_rate"] > 1:
         raise ValueError(f"{where}: success_rate is {point['success_rate']}; use 0 to 1")
 

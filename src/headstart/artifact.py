@@ -193,6 +193,12 @@ class Artifact:
         return read_sealed_json(self.root, "result.json")
 
 
+def result_if_any(root: Path | str) -> dict[str, Any]:
+    """An artifact's result; empty where it has none, as one of fine-tuning's models."""
+    exists = (Path(root) / "result.json").exists()
+    return read_sealed_json(root, "result.json") if exists else {}
+
+
 def manifest(root: Path | str) -> str:
     """The identity of an artifact: a sha256 of its content's names and hashes.
 
@@ -257,10 +263,8 @@ def check_memory(num_envs: int) -> None:
     """Refuse to start what would not fit.
 
     Raises:
-        ValueError: no environment, or more than the free memory holds.
+        ValueError: they need more than the memory that is free.
     """
-    if num_envs < 1:
-        raise ValueError(f"{num_envs} environments can do nothing; use at least 1")
     needed_mb = num_envs * MEMORY_PER_ENV_MB
     available_mb = psutil.virtual_memory().available / 2**20
     if needed_mb > available_mb:

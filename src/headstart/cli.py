@@ -113,8 +113,14 @@ def _dispatch(arguments: list[str]) -> int:
     call = _parse(verb, summary, options, rest)
     with _taken_back(call.out):
         getattr(module, function)(call.config, call.out, call.resume)
-    print(call.out / "report.html" if verb == "run" else call.out)
+    print(call.out / "report.html" if verb == "run" else _card(call.out))
     return 0
+
+
+def _card(out: Path) -> str:
+    """What a stage's card says, without Markdown, and where the stage wrote."""
+    _, _, lines = (out / "README.md").read_text().partition("\n")
+    return "\n".join([re.sub("```\n|`", "", lines).strip(), str(out)])
 
 
 @contextlib.contextmanager

@@ -165,6 +165,13 @@ def test_merge_refuses_what_does_not_go_together(tmp_path, change, message):
     assert not (tmp_path / "c").exists()
 
 
+def test_no_dataset_is_merged_with_itself(tmp_path):
+    save(tmp_path / "a", EPISODES[:1])
+    again = tmp_path / "b/../a"
+    with pytest.raises(ValueError, match="named twice would have each episode twice"):
+        tools.merge(tools.MergeConfig(sources=(tmp_path / "a", again), out=tmp_path / "c"))
+
+
 def test_a_merged_dataset_owes_its_sources_once(tmp_path):
     shared = Bill("root", "collect", "root", Cost({"expert": 100}))
     for name, steps in (("a", 10), ("b", 5)):

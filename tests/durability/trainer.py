@@ -225,7 +225,7 @@ def work(job: Run) -> None:
             max_episode_steps=10, loader=_loader(shown=1.0, told=0.0),
         ),
         "reinforce": lambda: reinforce.ReinforceConfig(
-            task="tiny/reach", env_steps=480, stop_at_success=1.1, eval_every_steps=80,
+            task="tiny/reach", env_steps=480, stop_at_success=1.0, eval_every_steps=80,
             eval_episodes=4, max_episode_steps=10, tracker="none",
             ppo=ppo.PPOConfig(
                 num_envs=4, num_steps=10, hidden_size=8, update_epochs=2, num_minibatches=2

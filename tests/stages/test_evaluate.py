@@ -94,6 +94,14 @@ def test_a_mistake_leaves_no_folder_behind(made: Path, tmp_path: Path, changes, 
     assert not (tmp_path / "out").exists()
 
 
+def test_what_the_model_was_trained_on_is_not_held_out(made: Path, tmp_path: Path):
+    exam = replace(
+        config(made), heldout=small_run.SEEN, heldout_demonstrations=made / "data", prompts=1
+    )
+    with pytest.raises(ValueError, match=f"was trained on {small_run.SEEN}, which is not held out"):
+        evaluate(exam, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["prompts", "episodes", "control_episodes", "max_episode_steps"])
 def test_nothing_less_than_one_episode_is_asked_for(made: Path, name: str):
     with pytest.raises(ValueError, match=f"^{name} is 0; use at least 1$"):

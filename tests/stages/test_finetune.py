@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def config(made: Path) -> FinetuneConfig:
         episodes=2,
         max_episode_steps=20,
     )
+
+
+@pytest.mark.parametrize("counts", [(), (0,), (1, -2)])
+def test_there_is_something_to_learn_from(made: Path, counts: tuple[int, ...]):
+    with pytest.raises(ValueError, match=r"counts is .*; use one number or more, each at least 1"):
+        replace(config(made), counts=counts)
 
 
 def without_clocks(rows: list[dict]) -> list[dict]:

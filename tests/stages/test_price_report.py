@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from headstart import cli
-from headstart.arms import Prior, read_arms
+from headstart.arms import Prior, read_arms, write_arm
 from headstart.artifact import read_json, write_json
 from headstart.ledger import Bill, Cost
 from headstart.report_page import price_words as words
@@ -377,6 +377,8 @@ def test_a_report_is_the_same_twice(folder, tmp_path):
 
 def test_hostile_names_cannot_break_the_page(tmp_path):
     path = write_result(tmp_path, "scratch", "c", [(1, 1.0, 1.0)])
-    path.write_text(path.read_text().replace("suite/c", "suite/</script><script>alert(1)"))
+    content = read_json(path)
+    content["result"]["task"] = "</script><script>alert(1)</script>/c"
+    write_arm(path, content)
     price_report(PriceReportConfig(folder=tmp_path))
     assert (tmp_path / "report.html").read_text().count("</script>") == 3

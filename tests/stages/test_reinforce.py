@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,21 +24,24 @@ ROUND = 160
 """Training steps of a round with ``config``: 2 rollouts of 20 steps in 4 environments."""
 
 
-def config(**changes) -> ReinforceConfig:
+SMALL = {
+    "ppo": PPOConfig(num_envs=4, num_steps=20, hidden_size=8, update_epochs=2, num_minibatches=2),
+    "off_policy": OffPolicyConfig(
+        num_envs=4, num_steps=20, burst=10, warmup_steps=40, hidden_size=8, batch_size=8
+    ),
+}
+
+
+def config(algorithm="ppo", **changes) -> ReinforceConfig:
     settings = {
+        "algorithm": algorithm,
         "task": "tiny/reach",
         "env_steps": 3 * ROUND,
-        "stop_at_success": 1.1,  # never
+        "stop_at_success": 1.0,
         "eval_every_steps": ROUND,
         "eval_episodes": 5,
         "max_episode_steps": 15,
-        "ppo": PPOConfig(
-            num_envs=4, num_steps=20, hidden_size=8, update_epochs=2, num_minibatches=2
-        ),
-        "off_policy": OffPolicyConfig(
-            num_envs=4, num_steps=20, burst=10, warmup_steps=40, hidden_size=8, batch_size=8
-        ),
-    }
+    } | ({algorithm: SMALL[algorithm]} if "model" not in changes else {})
     return ReinforceConfig(**(settings | changes))
 
 
@@ -87,6 +91,20 @@ def test_settings_that_make_no_sense_are_told(name):
 def test_an_algorithms_settings_that_make_no_sense_are_told(algorithm, changes, problem):
     with pytest.raises(ValueError, match=problem):
         algorithm(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"off_policy": OffPolicyConfig(gamma=0.9)}, "off-policy"),
+        ({"own_successes": OwnSuccessesConfig(noise=2.0)}, "own-successes"),
+        ({"algorithm": "off_policy", "ppo": PPOConfig(gamma=0.9)}, "ppo"),
+        ({"model": Path("x"), "ppo": PPOConfig(gamma=0.9)}, "ppo"),
+    ],
+)
+def test_settings_of_what_does_not_learn_here_are_refused(changes, name):
+    with pytest.raises(ValueError, match=rf"which --{name}\.\* are no settings of: leave them out"):
+        config(**changes)
 
 
 def test_environments_are_as_many_as_there_are_seeds():

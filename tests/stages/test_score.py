@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,6 +5,8 @@ import numpy as np
 import pytest
 
 import sequences
+from headstart import cli
+from headstart.artifact import read_json
 from headstart.data.loader import LoaderConfig
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import read_bill
@@ -84,14 +85,26 @@ def test_comparisons_counted_by_hand(model: Path, tmp_path: Path):
     assert found["error"] == pytest.approx((np.abs(kept - before) / deviation).mean(), rel=1e-5)
 
 
-def test_the_table_is_printed_and_the_model_is_an_ancestor(model: Path, tmp_path: Path, capsys):
-    result = score(ScoreConfig(model=model), tmp_path / "score")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "2 episodes of 2 tasks that the model was not trained on"
-    assert [line.split()[0] for line in lines[2:]] == list(result["arms"])
-    assert f"{result['arms']['told']['loss']:.3f}" in lines[2]
+def test_the_command_prints_the_table_and_the_model_is_an_ancestor(
+    model: Path, tmp_path: Path, capsys
+):
+    assert cli.main(["score", "--model", str(model), "--out", str(tmp_path / "score")]) == 0
+    title, _, _, *lines, place = capsys.readouterr().out.splitlines()
+    assert title == "2 episodes of 2 tasks, kept out when the model was trained:"
+    result = read_json(tmp_path / "score/result.json")
+    assert [line.split()[0] for line in lines] == list(result["arms"])
+    assert f"{result['arms']['told']['loss']:.3f}" in lines[0]
+    assert place == str(tmp_path / "score")
     assert [bill.stage for bill in read_bill(tmp_path / "score").ancestors] == ["pretrain"]
-    assert json.loads((tmp_path / "score" / "result.json").read_text()) == result
+
+
+def test_what_the_model_was_trained_on_is_not_passed_off_as_new(model: Path, tmp_path: Path):
+    data = read_json(model / "result.json")["kept_out"][0]["data"]
+    score(ScoreConfig(model=model, data=(data,)), tmp_path / "score")
+    assert "most of which the model was trained on" in (tmp_path / "score/README.md").read_text()
+    other = str(write(tmp_path / "other", range(10, 15)))
+    score(ScoreConfig(model=model, data=(other,)), tmp_path / "new")
+    assert f"tasks, of {other}:" in (tmp_path / "new/README.md").read_text()
 
 
 def test_another_dataset_is_scored_on_all_but_the_episode_shown(model: Path, tmp_path: Path):

@@ -306,10 +306,10 @@ def enough_demonstrations(
     known = demonstrations_of(root, count)
     for task_id in task_ids:
         if (found := len(known.get(task_id, []))) < count:
-            near = did_you_mean(task_id, list(known)) if known and not found else ""
+            others = f"; there are some of {', '.join(list(known)[:12])}" if not found else ""
             raise ValueError(
                 f"{root}: {found} demonstrations of {task_id} that succeed, {count} needed;"
-                f" collect more{near}"
+                f" collect more{others if known else ''}"
             )
     return known
 

@@ -93,11 +93,13 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         What ``result.json`` holds, see ``summary``.
 
     Raises:
-        ValueError: fewer than two sources, or sources that differ in their control rate, in
-            their cameras, or in what a channel of one name is.
+        ValueError: fewer than two sources, one of them twice, or sources that differ in their
+            control rate, in their cameras, or in what a channel of one name is.
     """
     if len(config.sources) < 2:
         raise ValueError("nothing to merge: name two or more datasets")
+    if len({source.resolve() for source in config.sources}) < len(config.sources):
+        raise ValueError("a dataset that is named twice would have each episode twice")
     datasets = [Dataset(source) for source in config.sources]
     streams = union(datasets)
     episodes = (_widen(e, d, streams) for d in datasets for e in d.iter_episodes())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, check_memory, write_card
+from headstart.artifact import Artifact, check_memory, result_if_any, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
 from headstart.config import check_ranges
@@ -171,6 +171,12 @@ class Exam:
                     f"no demonstration of {task.id} to show; name a dataset that has one with"
                     " --heldout-demonstrations, or leave held-out tasks out with --heldout ''"
                 )
+        trained_on = set(result_if_any(config.model).get("tasks", ())) & {t.id for t in heldout}
+        if trained_on:
+            raise ValueError(
+                f"{config.model} was trained on {', '.join(sorted(trained_on))}, which is not held"
+                " out then; name it with --seen"
+            )
         used = seeds_of(config.seen_demonstrations, config.heldout_demonstrations)
         for task in (*heldout, *seen):
             columns(self.model.channels, (*task.obs_channels, *task.action_channels))

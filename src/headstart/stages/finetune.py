@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from headstart.algorithms.imitation import SHOWN_ONLY, few_shot_rates, imitate
 from headstart.artifact import Artifact, write_card
+from headstart.config import check_ranges
 from headstart.data.cache import open_cache
 from headstart.data.loader import LoaderConfig, Trajectories
 from headstart.data.store import Dataset, enough_demonstrations
@@ -68,6 +70,13 @@ class FinetuneConfig:
     """Episodes a policy is evaluated on."""
     max_episode_steps: int = 300
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        some = (1, math.inf)
+        check_ranges(self, updates=some, scratch_updates=some, episodes=some)
+        check_ranges(self, max_episode_steps=some)
+        if min(self.counts, default=0) < 1:
+            raise ValueError(f"counts is {self.counts}; use one number or more, each at least 1")
 
 
 def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:

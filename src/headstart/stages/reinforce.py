@@ -91,14 +91,27 @@ class ReinforceConfig:
     def __post_init__(self) -> None:
         some = (1, math.inf)
         check_ranges(self, env_steps=some, eval_every_steps=some, max_episode_steps=some)
+        check_ranges(self, stop_at_success=(0, 1))
         seeds = (1, SEEDS_PER_TASK)
         check_ranges(self, num_envs=seeds, eval_episodes=seeds, count=(0, math.inf))
+
+        for name in {"ppo", "off_policy", "own_successes"} - {self.learner}:
+            given = getattr(self, name)
+            if given != type(given)():
+                raise ValueError(
+                    f"what learns here is {self.learner}, which --{name.replace('_', '-')}.* are no"
+                    " settings of: leave them out, or change --algorithm or --model"
+                )
+
+    @property
+    def learner(self) -> str:
+        """What learns: the name of its settings."""
+        return self.algorithm if self.model is None else "own_successes"
 
     @property
     def num_envs(self) -> int:
         """Environments stepped together."""
-        scratch = self.ppo if self.algorithm == "ppo" else self.off_policy
-        return (scratch if self.model is None else self.own_successes).num_envs
+        return getattr(self, self.learner).num_envs
 
     @property
     def arm(self) -> str:

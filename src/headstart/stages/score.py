@@ -19,7 +19,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, write_card
+from headstart.artifact import Artifact, result_if_any, write_card
 from headstart.config import check_ranges
 from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import evenly_spaced
@@ -64,7 +64,7 @@ class Exercise:
 
 
 def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Measure a model's loss and action error on recorded episodes, and print them.
+    """Measure a model's loss and action error on recorded episodes.
 
     Arms: ``told``, ``shown_once``, ``told_and_shown``, ``no_prompt``, and for comparison
     ``mean_action`` (always the mean of the other episodes' actions) and ``repeat_action`` (always
@@ -98,11 +98,10 @@ def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "score", meter.cost(), bills)
     result = {"arms": means(rows), "rows": rows, "wall_s": meter.cost().wall_s}
-    lines = _table(result["arms"])
     num_episodes = sum(len(e.scored) for e in exercises)
-    title = f"{num_episodes} episodes of {len(exercises)} tasks that the model was not trained on"
-    print("\n".join([title, *lines]), flush=True)
-    write_card(out, "Off the bat on recorded episodes", [title + ":", "", "```", *lines, "```"])
+    title = f"{num_episodes} episodes of {len(exercises)} tasks, {_whose(config)}:"
+    lines = [title, "", "```", *_table(result["arms"]), "```"]
+    write_card(out, "Off the bat on recorded episodes", lines)
     artifact.write_result(result)
     settle(out)
     return result
@@ -239,6 +238,17 @@ def _kept_out(model: Path) -> Iterator[Exercise]:
                 " what the model has seen; name datasets it has not seen with --data"
             )
         yield from _exercises(fact["data"], open_cache(dataset), np.array(fact["episodes"], int))
+
+
+def _whose(config: ScoreConfig) -> str:
+    """Whether the model was trained on the episodes, as far as anybody knows."""
+    if not config.data:
+        return "kept out when the model was trained"
+    kept_out = result_if_any(config.model).get("kept_out") or []
+    trained_on = {fact["digest"] for fact in kept_out}
+    if any(Dataset(path).digest in trained_on for path in config.data):
+        return "most of which the model was trained on (without --data: those it was not)"
+    return f"of {' and '.join(config.data)}"
 
 
 def _from_data(paths: Sequence[str]) -> Iterator[Exercise]:
