@@ -84,7 +84,7 @@ def test_every_simulator_step_is_stored_or_discarded_for_a_reason(
     "settings, mistake",
     [
         ({"behavior": "random", "num_envs": 3}, "100 .* too few for 1 tasks .* use at least 900"),
-        ({"num_envs": 1}, "100 .* too few for 1 tasks .* use at least 200"),
+        ({"num_envs": 1}, "100 .* too few for 1 tasks .* use at least 150"),
         ({"num_envs": 1, "perturbed": 0.0}, "no episode of .*bin-picking ended .* use 300 or more"),
     ],
 )

@@ -138,8 +138,8 @@ def _shares(config: CollectConfig) -> tuple[float, float]:
 
 def _least_steps(config: CollectConfig) -> int:
     """Steps in which each environment can be expected to play what it has to on one task."""
-    # An expert takes a third of the longest episode at the most, but on a few tasks.
-    expected = config.max_episode_steps // (3 if config.behavior == "expert" else 1)
+    # An expert's episode takes 86 of 300 steps, mean over Meta-World; a random one all of them.
+    expected = config.max_episode_steps // (4 if config.behavior == "expert" else 1)
     return sum(share > 0 for share in _shares(config)) * config.num_envs * expected
 
 
