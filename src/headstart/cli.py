@@ -209,13 +209,13 @@ def _tasks(arguments: list[str]) -> int:
         print("usage: headstart tasks [PATTERN]\n\nlist splits, and tasks whose name has PATTERN")
         return 0
     pattern = arguments[0] if arguments else ""
+    tasks = [task for task in registry.all_tasks() if pattern in task.id]
+    if not tasks:
+        near = did_you_mean(pattern, [task.name for task in registry.all_tasks()])
+        raise ValueError(f"no task has '{pattern}' in its name{near}")
     for suite, module in registry.SUITES.items():
         for split, names in module.SPLITS.items():
             print(f"{suite}/{split}  ({len(names)} tasks)")
-    tasks = [task for task in registry.all_tasks() if pattern in task.id]
-    if not tasks:
-        near = did_you_mean(pattern, [task.id for task in registry.all_tasks()])
-        raise ValueError(f"no task has '{pattern}' in its name{near}")
     print()
     for task in tasks:
         print(f"{task.id:42s} {task.instruction}")

@@ -94,6 +94,8 @@ class ModelMeta:
 
 
 def _read_meta(path: Path) -> ModelMeta:
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; there is no model in {path.parent}")
     values = read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:

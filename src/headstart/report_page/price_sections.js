@@ -6,6 +6,7 @@ const hidden = new Set(Object.keys(DATA.arms).filter((arm) => (DATA.arms[arm].me
   || (/^imitation_/.test(arm) && "imitation" in DATA.arms)));
 const number = (x) => (x === "Infinity" ? Infinity : x);
 const isAsked = (row) => row.currency === asked.currency && row.threshold === asked.threshold;
+const setName = (set) => `${set.tasks.length} ${set.name}`.replace(/^(\d+) all tasks/, "all $1 tasks");
 const taskSet = () => DATA.sets[asked.set];
 const swatch = (arm) => html("i", { class: "swatch", style: `--colour:${colour(arm)}` });
 const dashes = (arm) => (/_success$/.test(arm) ? "7 5" : DATA.arms[arm].peer ? "2 4" : null);
@@ -88,6 +89,7 @@ function armChips(redraw) {
   }));
   const partly = taskSet().curves.filter((curve) => curve.currency === asked.currency && curve.tasks < taskSet().tasks.length).length;
   byId("curves-caption").textContent = [
+    DATA.sets.length > 1 ? `On ${setName(taskSet())}; another choice of tasks is above.` : "",
     asked.measure === "mean" ? "Bands: 95 % bootstrap intervals over tasks and seeds." : "Kaplan and Meier's estimate over tasks and seeds.",
     "Dashed: success-only reward. Dotted: another library.",
     partly ? "An arm with a number of tasks behind its name has not been run on all of them, and is not comparable to the others." : "",
@@ -160,6 +162,6 @@ const redrawAll = () => { armChips(() => { redrawCurves(); eachTable(); }); redr
 const choose = (id, key, options) => choices(byId(id), options, asked[key], (value) => { asked[key] = value; redrawAll(); });
 choose("currency", "currency", ["env_steps", "core_s"].map((currency) => [currency, CURRENCIES[currency].name]));
 choose("threshold", "threshold", DATA.thresholds.map((threshold) => [threshold, percent(threshold)]));
-choose("tasks-chosen", "set", DATA.sets.map((set, i) => [i, `${set.tasks.length} ${set.name}`.replace(/^(\d+) all tasks/, "all $1 tasks")]));
+choose("tasks-chosen", "set", DATA.sets.map((set, i) => [i, setName(set)]));
 choose("curves-measure", "measure", [["mean", "Mean success"], ["share", "Share of runs at the threshold"]]);
 redrawAll();

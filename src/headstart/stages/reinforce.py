@@ -73,7 +73,8 @@ class ReinforceConfig:
     seed: int = 0
     """Sets the initial weights, the exploration and every environment."""
     env_steps: int = 1_000_000
-    """Training stops after so many environment steps (evaluation not counted)."""
+    """Training stops after so many environment steps and the rest of a rollout (evaluation not
+    counted)."""
     stop_at_success: float = 0.9
     """Training stops when two evaluations in a row reach this success rate."""
     eval_every_steps: int = 20_000
