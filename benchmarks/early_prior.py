@@ -3,8 +3,9 @@
     python benchmarks/early_prior.py --seeds 0 1 2
 
 Learners from scratch are charged up to 80 % and no further, the laptop recipe's prior for all that
-it can do. So here is one with a third of the data and of the updates, told each task, one small
-file a task and seed, as ``benchmarks/arms.py`` writes them. Prints a line a seed.
+it can do. So here is one with a third of the data and an eighth of the training, which is told each
+task and cannot be shown one: one small file a task and seed, as ``benchmarks/arms.py`` writes them.
+Prints a line a seed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tyro
 from arms import provenance
 from headstart.arms import write_arm
 from headstart.artifact import read_sealed_json
+from headstart.data.loader import LoaderConfig
 from headstart.stages.collect import CollectConfig, collect
 from headstart.stages.evaluate import EvaluateConfig, evaluate
 from headstart.stages.pretrain import PretrainConfig, pretrain
@@ -30,7 +32,7 @@ ARM = "early_prior"
 class Arguments:
     seeds: tuple[int, ...] = (0, 1, 2)
     env_steps: int = 32_000
-    updates: int = 400
+    updates: int = 300
     episodes: int = 50
     work: Path = Path("runs/early")
     """Where the runs themselves are; not kept."""
@@ -45,7 +47,11 @@ def main(arguments: Arguments) -> None:
         few = CollectConfig(env_steps=arguments.env_steps, num_envs=2, seed=seed)
         collect(few, data, resume=True)
         short = PretrainConfig(
-            data=(str(data),), updates=arguments.updates, seed=seed, tracker="none"
+            data=(str(data),),
+            updates=arguments.updates,
+            seed=seed,
+            loader=LoaderConfig(told=1.0, shown=0.0, num_windows=16),
+            tracker="none",
         )
         pretrain(short, model, resume=True)
         fifty = EvaluateConfig(
