@@ -98,13 +98,22 @@ def test_the_command_prints_the_table_and_the_model_is_an_ancestor(
     assert [bill.stage for bill in read_bill(tmp_path / "score").ancestors] == ["pretrain"]
 
 
-def test_what_the_model_was_trained_on_is_not_passed_off_as_new(model: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("episodes", "counted"),
+    [(1, ""), (5, "; the model was trained on 2 of them")],  # two of each task are scored
+)
+def test_episodes_that_the_model_was_trained_on_are_counted(
+    model: Path, tmp_path: Path, episodes: int, counted: str
+):
     data = read_json(model / "result.json")["kept_out"][0]["data"]
-    score(ScoreConfig(model=model, data=(data,)), tmp_path / "score")
-    assert "most of which the model was trained on" in (tmp_path / "score/README.md").read_text()
+    score(ScoreConfig(model=model, data=(data,), episodes=episodes), tmp_path / "score")
+    assert f"2 tasks, of {data}{counted}:" in (tmp_path / "score/README.md").read_text()
+
+
+def test_a_dataset_that_the_model_never_saw_is_named(model: Path, tmp_path: Path):
     other = str(write(tmp_path / "other", range(10, 15)))
-    score(ScoreConfig(model=model, data=(other,)), tmp_path / "new")
-    assert f"tasks, of {other}:" in (tmp_path / "new/README.md").read_text()
+    score(ScoreConfig(model=model, data=(other,)), tmp_path / "score")
+    assert f"tasks, of {other}:" in (tmp_path / "score/README.md").read_text()
 
 
 def test_another_dataset_is_scored_on_all_but_the_episode_shown(model: Path, tmp_path: Path):

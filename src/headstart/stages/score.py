@@ -99,7 +99,7 @@ def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any
             write_unfinished_bill(out, "score", meter.cost(), bills)
     result = {"arms": means(rows), "rows": rows, "wall_s": meter.cost().wall_s}
     num_episodes = sum(len(e.scored) for e in exercises)
-    title = f"{num_episodes} episodes of {len(exercises)} tasks, {_whose(config)}:"
+    title = f"{num_episodes} episodes of {len(exercises)} tasks, {_whose(config, exercises)}:"
     lines = [title, "", "```", *_table(result["arms"]), "```"]
     write_card(out, "Off the bat on recorded episodes", lines)
     artifact.write_result(result)
@@ -240,15 +240,19 @@ def _kept_out(model: Path) -> Iterator[Exercise]:
         yield from _exercises(fact["data"], open_cache(dataset), np.array(fact["episodes"], int))
 
 
-def _whose(config: ScoreConfig) -> str:
-    """Whether the model was trained on the episodes, as far as anybody knows."""
+def _whose(config: ScoreConfig, exercises: Sequence[Exercise]) -> str:
+    """Where the episodes are from, and how many the model was trained on, as far as it tells."""
     if not config.data:
         return "kept out when the model was trained"
-    kept_out = result_if_any(config.model).get("kept_out") or []
-    trained_on = {fact["digest"] for fact in kept_out}
-    if any(Dataset(path).digest in trained_on for path in config.data):
-        return "most of which the model was trained on (without --data: those it was not)"
-    return f"of {' and '.join(config.data)}"
+    result = result_if_any(config.model)
+    kept_out = {fact["digest"]: fact["episodes"] for fact in result.get("kept_out") or []}
+    trained_on = 0
+    for exercise in exercises:
+        spared = kept_out.get(Dataset(exercise.data).digest)
+        if spared is not None and exercise.task in result["tasks"]:
+            trained_on += len(np.setdiff1d(exercise.scored, spared))
+    counted = f"; the model was trained on {trained_on} of them" if trained_on else ""
+    return f"of {' and '.join(config.data)}{counted}"
 
 
 def _from_data(paths: Sequence[str]) -> Iterator[Exercise]:
