@@ -152,7 +152,7 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
     ):
         read_arms(tmp_path)
     write_points(tmp_path, "scratch", "a", [{"success_rate": 1.0, "episodes": "50"}])
-    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*'episodes' is 50; use a number"):
+    with pytest.raises(ValueError, match=r"a-0\.json: point 0 .*'episodes' is '50'; use a number"):
         read_arms(tmp_path)
     damaged = write_result(tmp_path, "told", "a", CURVE, ancestors=(PRIOR,))
     other = damaged.read_text().replace('"stage": "pretrain"', '"stag": "pretrain"')
@@ -164,9 +164,6 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
     write_points(tmp_path, "scratch", "a", [])
     with pytest.raises(ValueError, match=r"a-0\.json: its curve is empty"):
         read_arms(tmp_path)
-    write_json(path, {"result": {"task": "suite/a"}})
-    with pytest.raises(ValueError, match=r"a-0\.json: its result has no 'seed'"):
-        read_arms(tmp_path)
     with pytest.raises(ValueError, match=r"no report\.json; make it with: headstart report"):
         Prior(tmp_path)
 
@@ -174,10 +171,10 @@ def test_mistakes_are_one_line_that_names_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"env_steps": "5"}, "'env_steps' is 5; use a number from 0 on"),
-        ({"core_s": math.nan}, "'core_s' is NaN; use a number from 0 on"),
+        ({"env_steps": "5"}, "'env_steps' is '5'; use a number from 0 on"),
+        ({"core_s": math.nan}, "'core_s' is 'NaN'; use a number from 0 on"),
         ({"env_steps": -5}, "'env_steps' is -5; use a number from 0 on"),
-        ({"success_rate": math.nan}, "'success_rate' is NaN; use a number from 0 on"),
+        ({"success_rate": math.nan}, "'success_rate' is 'NaN'; use a number from 0 on"),
         ({"success_rate": 90}, "success_rate is 90; use 0 to 1"),
     ],
 )
@@ -191,11 +188,30 @@ def test_a_number_that_makes_no_sense_is_told_with_its_point(tmp_path, changes, 
         read_arms(tmp_path)
 
 
-@pytest.mark.parametrize("curve", [{"a": 1}, [[5, 0.9]], 5])
-def test_a_curve_that_is_none_is_one_line(tmp_path, curve):
-    path = write_points(tmp_path, "scratch", "a", [])
-    write_arm(path, {"result": {"task": "suite/a", "seed": 0, "curve": curve}})
-    with pytest.raises(ValueError, match=r"a-0\.json: .*curve"):
+@pytest.mark.parametrize("content", [[], 5, {}, {"result": 5}, {"result": None}])
+def test_a_file_without_a_result_is_one_line(tmp_path, content):
+    write_json(tmp_path / "scratch/a-0.json", content)
+    with pytest.raises(
+        ValueError, match=r"a-0\.json: its result's 'task' is missing, or of a wrong"
+    ):
+        read_arms(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"task": 5}, "its result's 'task' is missing, or of a wrong type"),
+        ({"seed": "0"}, "its result's 'seed' is missing, or of a wrong type"),
+        ({"seed": None}, "its result's 'seed' is missing, or of a wrong type"),
+        ({"curve": {"a": 1}}, "its result's 'curve' is missing, or of a wrong type"),
+        ({"curve": 5}, "its result's 'curve' is missing, or of a wrong type"),
+        ({"curve": [[5, 0.9]]}, "point 0 of its curve: 'success_rate' is None"),
+    ],
+)
+def test_a_result_of_a_wrong_type_is_one_line(tmp_path, changes, problem):
+    result = {"task": "suite/a", "seed": 0, "curve": CURVE} | changes
+    write_arm(tmp_path / "scratch/a-0.json", {"result": result})
+    with pytest.raises(ValueError, match=rf"a-0\.json: {problem}"):
         read_arms(tmp_path)
 
 
@@ -232,7 +248,9 @@ def test_a_result_whose_bill_or_curve_was_edited_is_refused(tmp_path):
 def test_a_result_that_is_named_for_another_is_refused_and_not_counted_twice(tmp_path, copy):
     path = write_result(tmp_path, "scratch", "a", CURVE)
     shutil.copy(path, path.with_name(f"{copy}.json"))
-    with pytest.raises(ValueError, match=rf"{copy}\.json tells of suite/a, seed 0; name it so"):
+    with pytest.raises(
+        ValueError, match=rf"{copy}\.json tells of suite/a, seed 0; name it a-0\.json"
+    ):
         read_arms(tmp_path)
 
 

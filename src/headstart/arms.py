@@ -204,18 +204,18 @@ def _published(folder: Path) -> list[Arm]:
 
 def _read(file: Path) -> dict[str, Any]:
     content = read_json(file)
-    for key in ("task", "seed", "curve"):
-        if not isinstance(content, dict) or key not in content.get("result", {}):
-            raise ValueError(f"{file}: its result has no '{key}'")
+    about = content.get("result") if isinstance(content, dict) else None
+    for key, kind in (("task", str), ("seed", int), ("curve", list)):
+        if not isinstance(about, dict) or not isinstance(about.get(key), kind):
+            raise ValueError(f"{file}: its result's '{key}' is missing, or of a wrong type")
     if "sha256" not in content:
         raise ValueError(f"{file}: it has no checksum; write results with headstart.arms.write_arm")
     if content["sha256"] != _checksum(content):
         raise ValueError(f"{file}: damaged: its checksum is another; copy or measure it again")
-    about = content["result"]
-    if file.stem != f"{about['task'].rpartition('/')[2]}-{about['seed']}":
-        raise ValueError(f"{file} tells of {about['task']}, seed {about['seed']}; name it so")
-    curve = about["curve"]
-    if not isinstance(curve, list) or not curve:
+    task, seed, curve = about["task"], about["seed"], about["curve"]
+    if file.stem != (name := f"{task.rpartition('/')[2]}-{seed}"):
+        raise ValueError(f"{file} tells of {task}, seed {seed}; name it {name}.json")
+    if not curve:
         raise ValueError(f"{file}: its curve is empty")
     needed = ["success_rate", "episodes"] + ["demonstrations"] * _imitates(file.parent.name)
     for i, point in enumerate(curve):
@@ -233,7 +233,7 @@ def _check_point(point: Any, needed: Sequence[str], where: str) -> None:
         if value is None and key not in needed:
             continue
         if not isinstance(value, int | float) or not 0 <= value < math.inf:  # which NaN is not
-            raise ValueError(f"{where}: '{key}' is {value}; use a number from 0 on")
+            raise ValueError(f"{where}: '{key}' is {value!r}; use a number from 0 on")
     if point["success_rate"] > 1:
         raise ValueError(f"{where}: success_rate is {point['success_rate']}; use 0 to 1")
 
