@@ -70,6 +70,12 @@ def test_a_budget_is_about_used_up_and_a_limit_never_exceeded(env):
         assert interaction.env_steps <= budget - 50
 
 
+def test_no_limit_is_so_low_that_no_episode_ends(env):
+    interaction = Interaction(env, Still())
+    ended = list(run_episodes(interaction, 50, env_steps=400, limit=20))
+    assert ended and {e.num_steps for _, e in ended} == {50}
+
+
 def test_the_same_seeds_give_the_same_episodes():
     def play() -> list[np.ndarray]:
         env = tiny_suite.TinyVecEnv(tiny_suite.TASKS["reach"], seeds=[3, 4])

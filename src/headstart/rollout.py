@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -268,7 +269,8 @@ def run_episodes(
         steps_after_success: truncate so many steps after the first success; None: never.
         env_steps: begin new episodes as long as all are expected to end within this many steps;
             None: one episode an environment.
-        limit: stop for good after so many steps and abandon what is running; None: never.
+        limit: stop for good after so many steps, or the first episode's end if that is later, and
+            abandon what is running; None: never.
         num_envs: use only the first so many environments; None: all.
     """
     env, actor = interaction.env, interaction.actor
@@ -276,7 +278,8 @@ def run_episodes(
     recordings = {int(i): _Recording() for i in active}
     ended_steps, num_ended = 0, 0
     interaction.reset(active)
-    while len(active) and (limit is None or interaction.env_steps + len(active) <= limit):
+    most = math.inf if limit is None else limit
+    while len(active) and (not num_ended or interaction.env_steps + len(active) <= most):
         transition = interaction.step(active)
         ended = []
         for row, env_id in enumerate(active.tolist()):

@@ -41,7 +41,7 @@ class CollectConfig:
     """What the episodes are for; purposes never share a start (headstart.seeds)."""
     env_steps: int = 100_000
     """Simulator steps in all, shared equally by the tasks. 0: one episode an environment. Slow
-    episodes may overdraw it: undisturbed and perturbed, each environment plays one at least."""
+    episodes may overdraw it: every task has some, undisturbed and perturbed."""
     behavior: Literal["expert", "random"] = "expert"
     """Who acts: the scripted expert, or random play, which nobody labels."""
     perturbed: float = 0.5
@@ -72,7 +72,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
 
     Raises:
         ValueError: no such split; too few steps for an episode; ``out`` holds something else;
-            no episode of a task ended, or all of them diverged.
+            every episode of a task diverged.
     """
     tasks = registry.get_split(config.split)
     check_memory(config.num_envs)
@@ -114,11 +114,6 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "collect", meter.cost())
     result, cost = summary(Dataset(out)), meter.cost()
-    if without := [task.id for task in tasks if task.id not in result["tasks"]]:
-        raise ValueError(
-            f"no episode of {', '.join(without)} ended within {config.env_steps} environment steps;"
-            f" use {len(tasks) * config.num_envs * config.max_episode_steps} or more"
-        )
     limit = sum(piece["abandoned_steps"] for piece in lost.values())
     diverged = sum(piece.get("diverged_steps", 0) for piece in lost.values())
     kept = result["env_steps"] + limit + diverged
