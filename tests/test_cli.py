@@ -265,6 +265,17 @@ def test_tasks_are_listed_with_their_instructions(capsys: pytest.CaptureFixture[
     assert "metaworld/reach-wall" not in out
 
 
+def test_a_stage_prints_its_card_and_resumed_without_one_only_where_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = tmp_path / "data"
+    collect = ["collect", "--split", "metaworld/reach", "--num-envs", "1", "--env-steps", "0"]
+    code, out, _ = run(capsys, *collect, "--out", str(data))
+    assert code == 0 and out.startswith("- 2 episodes, ") and out.endswith(f"\n{data}\n")
+    (data / "README.md").unlink()
+    assert run(capsys, *collect, "--out", str(data), "--resume")[:2] == (0, f"{data}\n")
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys, headstart.cli as c; c.main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

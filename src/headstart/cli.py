@@ -118,9 +118,11 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _card(out: Path) -> str:
-    """What a stage's card says, without Markdown, and where the stage wrote."""
-    _, _, lines = (out / "README.md").read_text().partition("\n")
-    return "\n".join([re.sub("```\n|`", "", lines).strip(), str(out)])
+    """What a stage's card says, if it is still there, without Markdown, and where it wrote."""
+    card = out / "README.md"
+    _, _, lines = (card.read_bytes().decode() if card.exists() else "").partition("\n")
+    lines = re.sub("```\n|`", "", lines).strip()
+    return f"{lines}\n{out}".lstrip()
 
 
 @contextlib.contextmanager
