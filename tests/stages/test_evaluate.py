@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 import small_run
+from headstart.artifact import SEAL, write_json
 from headstart.ledger import read_bill
 from headstart.rollout import Interaction
 from headstart.stages import evaluate as stage
@@ -100,6 +102,13 @@ def test_what_the_model_was_trained_on_is_not_held_out(made: Path, tmp_path: Pat
     )
     with pytest.raises(ValueError, match=f"was trained on {small_run.SEEN}, which is not held out"):
         evaluate(exam, tmp_path / "out")
+
+
+def test_what_the_model_learned_from_reward_is_not_held_out(made: Path, tmp_path: Path):
+    shutil.copytree(made / "model", tmp_path / "model", ignore=shutil.ignore_patterns(SEAL))
+    write_json(tmp_path / "model/result.json", {"task": small_run.HELD_OUT})
+    with pytest.raises(ValueError, match=f"was trained on {small_run.HELD_OUT}, which is not held"):
+        evaluate(replace(config(made), model=tmp_path / "model"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["prompts", "episodes", "control_episodes", "max_episode_steps"])

@@ -171,7 +171,8 @@ class Exam:
                     f"no demonstration of {task.id} to show; name a dataset that has one with"
                     " --heldout-demonstrations, or leave held-out tasks out with --heldout ''"
                 )
-        trained_on = set(result_if_any(config.model).get("tasks", ())) & {t.id for t in heldout}
+        result = result_if_any(config.model)  # of pre-training, or of learning a task from reward
+        trained_on = {*result.get("tasks", ()), result.get("task")} & {t.id for t in heldout}
         if trained_on:
             raise ValueError(
                 f"{config.model} was trained on {', '.join(sorted(trained_on))}, which is not held"
