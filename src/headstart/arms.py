@@ -141,7 +141,7 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("*/*.json") if re.search(r"-\d+$", p.stem))
+    return sorted(p for p in folder.glob("*/[!.]*.json") if re.search(r"-\d+$", p.stem))
 
 
 def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:

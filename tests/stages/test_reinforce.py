@@ -102,9 +102,9 @@ def test_an_algorithms_settings_that_make_no_sense_are_told(algorithm, changes, 
         ({"model": Path("x"), "ppo": PPOConfig(gamma=0.9)}, "ppo"),
     ],
 )
-def test_settings_of_what_does_not_learn_here_are_refused(changes, name):
+def test_settings_of_what_does_not_learn_here_are_refused(tiny, tmp_path, changes, name):
     with pytest.raises(ValueError, match=rf"which --{name}\.\* are no settings of: leave them out"):
-        config(**changes)
+        reinforce(config(**changes), tmp_path / "run")
 
 
 def test_environments_are_as_many_as_there_are_seeds():

@@ -96,14 +96,6 @@ class ReinforceConfig:
         seeds = (1, SEEDS_PER_TASK)
         check_ranges(self, num_envs=seeds, eval_episodes=seeds, count=(0, math.inf))
 
-        for name in {"ppo", "off_policy", "own_successes"} - {self.learner}:
-            given = getattr(self, name)
-            if given != type(given)():
-                raise ValueError(
-                    f"what learns here is {self.learner}, which --{name.replace('_', '-')}.* are no"
-                    " settings of: leave them out, or change --algorithm or --model"
-                )
-
     @property
     def learner(self) -> str:
         """What learns: the name of its settings."""
@@ -171,6 +163,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
     """
     task = registry.get_task(config.task)
     round_seeds(config, task, "reinforcement", 0, 1)  # is the run's seed in range?
+    _check_settings(config)
     given = given_demonstrations(config, task)
     bills = tuple(
         read_bill(p) for p in (config.model, config.data, config.demonstrations) if p is not None
@@ -258,6 +251,17 @@ def given_demonstrations(config: ReinforceConfig, task: Task) -> list[Episode]:
                          " --demonstrations and --count")  # fmt: skip
     given = enough_demonstrations(config.demonstrations, [task.id], config.count)[task.id]
     return [_rewarded(config, episode) for episode in given] if off_policy else given
+
+
+def _check_settings(config: ReinforceConfig) -> None:
+    """Refuse settings of what does not learn here."""
+    for name in ("ppo", "off_policy", "own_successes"):
+        given = getattr(config, name)
+        if name != config.learner and given != type(given)():
+            raise ValueError(
+                f"what learns here is {config.learner}, which --{name.replace('_', '-')}.* are no"
+                " settings of: leave them out, or change --algorithm or --model"
+            )
 
 
 def _rewarded(config: ReinforceConfig, episode: Episode) -> Episode:
