@@ -3,8 +3,8 @@
     python benchmarks/early_prior.py --seeds 0 1 2
 
 Learners from scratch are charged up to 80 % and no further, the laptop recipe's prior for all that
-it can do. So here is one with a third of the data and a fifth of the weights, stopped early, which
-is told each task and cannot be shown one. One small file a task and seed, as
+it can do. So here is one with a third of the data, of all fifty tasks, and a fifth of the weights,
+stopped early, which is told each task and cannot be shown one. One small file a task and seed, as
 ``benchmarks/arms.py`` writes them. Prints a line a seed.
 """
 
@@ -45,7 +45,9 @@ def main(arguments: Arguments) -> None:
         work = arguments.work / str(seed)
         data, model, told = (work / name for name in ("data", "pretrain", "evaluate"))
         # too few steps for the usual eight environments of each task
-        few = CollectConfig(env_steps=arguments.env_steps, num_envs=2, seed=seed)
+        few = CollectConfig(
+            split="metaworld/mt50", env_steps=arguments.env_steps, num_envs=2, seed=seed
+        )
         collect(few, data, resume=True)
         short = PretrainConfig(
             data=(str(data),),
