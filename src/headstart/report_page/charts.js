@@ -22,7 +22,7 @@ const COLOURS = {
   pretrained_shown_once: "shown", pretrained_finetune: "tuned",
   scratch_imitation: "imitation", scratch_reinforce: "reinforce",
   scratch: "reinforce", off_policy: "both", rlpd: "s2", imitation: "imitation",
-  off_the_bat: "told", early_prior: "told", lifted: "told", shown: "shown", finetuned: "tuned",
+  off_the_bat: "told", prior_of_all: "told", lifted: "told", shown: "shown", finetuned: "tuned",
 };
 const colour = (arm) => `var(--${COLOURS[arm.split(".").pop().replace(/_success$/, "").replace(/_\d+$/, "")] || "control"})`;
 const armOf = (arm) => DATA.arms[arm] || { label: arm, short: arm, note: "" };

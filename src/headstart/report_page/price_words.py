@@ -32,7 +32,7 @@ LABELS = {
     "lifted": "Prior, shown its own data of a task that it knows badly, learns from reward",
     "shown": "Prior, shown once, learns from reward",
     "demos": "Prior, fine-tuned, learns from reward",
-    "early_prior": "A small prior of all tasks, told, nothing learned",
+    "prior_of_all": "A small prior of all tasks, told, nothing learned",
     "off_the_bat": "Prior, told, nothing learned",
     "shown_once": "Prior, shown once, nothing learned",
     "finetuned": "Prior, fine-tuned",
