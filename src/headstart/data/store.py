@@ -306,10 +306,12 @@ def enough_demonstrations(
     known = demonstrations_of(root, count)
     for task_id in task_ids:
         if (found := len(known.get(task_id, []))) < count:
-            others = f"; there are some of {', '.join(list(known)[:12])}" if not found else ""
+            others = (
+                f"; there are some of {', '.join([*known][:12])}" if known and not found else ""
+            )
             raise ValueError(
                 f"{root}: {found} demonstrations of {task_id} that succeed, {count} needed;"
-                f" collect more{others if known else ''}"
+                f" collect more{others}"
             )
     return known
 

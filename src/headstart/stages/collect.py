@@ -99,9 +99,9 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
                 budget = limit = None
                 if config.env_steps:
                     # What one task overdraws, those after it share. The last one may not overdraw,
-                    # unless so little is left that it would go without an episode.
+                    # unless so little is left that most of its episodes would be cut off.
                     left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
-                    budget = max(left, 0) // tasks_left
+                    budget = left // tasks_left
                     limit = left if tasks_left == 1 and left >= least else None
                 episodes, abandoned, diverged = _record(config, task, budget, limit, meter)
                 # First what they cost: whatever is stored has been paid for.

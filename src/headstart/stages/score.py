@@ -246,11 +246,13 @@ def _whose(config: ScoreConfig, exercises: Sequence[Exercise]) -> str:
         return "kept out when the model was trained"
     result = result_if_any(config.model)
     kept_out = {fact["digest"]: fact["episodes"] for fact in result.get("kept_out") or []}
-    trained_on = 0
-    for exercise in exercises:
-        spared = kept_out.get(Dataset(exercise.data).digest)
-        if spared is not None and exercise.task in result["tasks"]:
-            trained_on += len(np.setdiff1d(exercise.scored, spared))
+    digests = {path: Dataset(path).digest for path in config.data}
+    spared = {path: kept_out[digest] for path, digest in digests.items() if digest in kept_out}
+    trained_on = sum(
+        len(np.setdiff1d(exercise.scored, spared[exercise.data]))
+        for exercise in exercises
+        if exercise.data in spared and exercise.task in result["tasks"]
+    )
     counted = f"; the model was trained on {trained_on} of them" if trained_on else ""
     return f"of {' and '.join(config.data)}{counted}"
 
