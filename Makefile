@@ -48,9 +48,8 @@ build/interop-robomimic:
 
 build/peers:            ## Stable-Baselines3 beside our scratch arm: benchmarks/peer_arms.py, ppo_time.py
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 \
-		stable-baselines3==2.9.2 sb3-contrib==2.9.2 av envpool h5py pillow psutil pyarrow safetensors \
-		tensorboard tqdm tyro
+	$@/bin/python -m pip install --quiet --constraint constraints.txt --editable . \
+		stable-baselines3==2.9.2 sb3-contrib==2.9.2
 
 durability: .venv/dev   ## every durability test at full size: an hour; writes results/durability
 	.venv/bin/python benchmarks/durability.py --out results/durability/report.json

@@ -1,7 +1,7 @@
 """The peer beside our scratch arm: Stable-Baselines3 on the same tasks, under the same driver.
 
     make build/peers
-    PYTHONPATH=src build/peers/bin/python benchmarks/peer_arms.py --algorithm ppo --settings ours \\
+    build/peers/bin/python benchmarks/peer_arms.py --algorithm ppo --settings ours \\
         --tasks metaworld/reach,metaworld/window-close --env-steps 100000
 
 With our settings, as far as the library has them, or with its own defaults. Rounds, environments,

@@ -1,7 +1,7 @@
 """Core-seconds of PPO inside the simulator and outside it: ours against Stable-Baselines3's.
 
     make build/peers
-    PYTHONPATH=src build/peers/bin/python benchmarks/ppo_time.py
+    build/peers/bin/python benchmarks/ppo_time.py
 
 The same task, environments, networks and settings, one thread, and the same work: no update ends
 early. Evaluation is not in it. Both sides take turns; prints the median of each side's repeats.
