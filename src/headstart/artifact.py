@@ -345,6 +345,11 @@ def read_sealed_json(root: Path | str, name: str) -> Any:
     return value
 
 
+def count(n: int, noun: str) -> str:
+    """``1 task``, ``1,200 tasks``: for cards and pages."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def write_card(root: Path | str, title: str, lines: Sequence[str]) -> None:
     """Write README.md: a title and a few lines of Markdown."""
     write_bytes(Path(root) / "README.md", "\n".join([f"# {title}", "", *lines, ""]).encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -147,6 +148,8 @@ class Bill:
     name: str
     cost: Cost
     ancestors: tuple[Bill, ...] = ()
+    begun_as: str = absent("", default="")
+    """Its identity while the run went on: in the bill of what was made of it then it has that."""
 
 
 def write_bill(root: Path | str, bill: Bill) -> None:
@@ -159,7 +162,10 @@ def write_unfinished_bill(
 ) -> None:
     """Write what a run has spent so far, finished or not: what is spent is spent."""
     root = Path(root)
-    write_bill(root, Bill(f"{_UNFINISHED}{_place(root)}", stage, root.name, cost, ancestors))
+    identity = read_bill(root).identity
+    if not identity.startswith(_UNFINISHED):
+        identity = f"{_UNFINISHED}{uuid.uuid4().hex}"
+    write_bill(root, Bill(identity, stage, root.name, cost, ancestors))
 
 
 def spent_so_far(root: Path | str) -> Cost:
@@ -179,7 +185,7 @@ def settle(root: Path | str) -> None:
     """
     bill = read_bill(root)
     if bill.identity.startswith(_UNFINISHED):
-        finish(root, bill)
+        finish(root, replace(bill, begun_as=bill.identity))
     elif not (Path(root) / SEAL).exists():
         seal(root)
 
@@ -227,7 +233,8 @@ def read_bill(root: Path | str) -> Bill:
 def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
     """These bills and all their ancestors' by identity, each once however it is shared.
 
-    What two bills of the same artifact tell differently, as where one was edited, is unknown.
+    What two bills of the same artifact tell differently, as where one was edited, is unknown. Of
+    a run that has gone on since something was made of it, the later bill holds the earlier one.
     """
     found: dict[str, Bill] = {}
     left = list(reversed(bills))
@@ -235,10 +242,12 @@ def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
         bill = left.pop()
         known = found.setdefault(bill.identity, bill)
         if known.cost != bill.cost:
-            found[bill.identity] = replace(known, cost=_agreed(known.cost, bill.cost))
+            cost = _later if bill.identity.startswith(_UNFINISHED) else _agreed
+            found[bill.identity] = replace(known, cost=cost(known.cost, bill.cost))
         if known is bill or known.ancestors != bill.ancestors:
             left.extend(reversed(bill.ancestors))
-    return found
+    earlier = {bill.begun_as for bill in found.values()}
+    return {identity: bill for identity, bill in found.items() if identity not in earlier}
 
 
 def total(bills: Sequence[Bill]) -> Cost:
@@ -257,6 +266,12 @@ def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
         measured = (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s, cost.energy_j)
         shares = [None if quantity is None else quantity * fraction for quantity in measured]
     return Cost(steps, demonstrations, *shares)
+
+
+def _later(a: Cost, b: Cost) -> Cost:
+    """What a run has spent only grows."""
+    known = None not in (a.wall_s, b.wall_s)
+    return max(a, b, key=lambda cost: cost.wall_s or 0.0) if known else _agreed(a, b)
 
 
 def _agreed(a: Cost, b: Cost) -> Cost:

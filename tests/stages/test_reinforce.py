@@ -207,6 +207,7 @@ def test_stops_after_two_good_evaluations_in_a_row():
     assert not progress(1.0).reached(0.9)
     assert not progress(1.0, 0.8, 0.9).reached(0.9)
     assert progress(0.0, 0.9, 1.0).reached(0.9)
+    assert not progress(1.0, 1.0).reached(None)
 
 
 def test_no_two_rounds_or_purposes_share_a_seed():

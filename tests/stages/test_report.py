@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.artifact import read_json, write_json
-from headstart.ledger import Bill, Cost, write_bill
+from headstart.ledger import Bill, Cost, write_bill, write_unfinished_bill
 from headstart.page.assemble import json_for_script
 from headstart.report_page import words
 from headstart.report_page.page import build_page, replay_tracks
@@ -97,9 +97,7 @@ def test_upstream_is_data_and_pretraining_each_once(content):
 def test_bill_adds_up_stages_that_are_not_finished(tmp_path):
     write_json(tmp_path / "recipe.json", {"recipe": "tiny", "seed": 0, "command": "x"})
     for name, seconds in (("evaluate", 5.0), ("reinforce/a", 7.0), ("reinforce/b", 11.0)):
-        stage = name.partition("/")[0]
-        bill = Bill("unfinished", stage, name, Cost(wall_s=seconds))
-        write_bill(tmp_path / name, bill)
+        write_unfinished_bill(tmp_path / name, name.partition("/")[0], Cost(wall_s=seconds))
     assert summarise([Run.read(tmp_path)])["wall_s"] == {"evaluate": 5.0, "reinforce": 18.0}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from headstart.artifact import Artifact, write_card
+from headstart.artifact import Artifact, count, write_card
 from headstart.config import did_you_mean
 from headstart.data import files, mixture
 from headstart.data import lerobot_v3 as v3
@@ -296,8 +296,8 @@ def _write(
             result = summary(Dataset(folder))
         lines = [
             f"- {line}",
-            f"- {result['episodes']} episodes, {result['env_steps']} steps,"
-            f" {len(result['tasks'])} tasks, in LeRobot v3 format.",
+            f"- {count(result['episodes'], 'episode')}, {count(result['env_steps'], 'step')},"
+            f" {count(len(result['tasks']), 'task')}, in LeRobot v3 format.",
             "- What it cost, its sources included: `ledger.json`. How it was made: `config.json`.",
         ]
         write_card(folder, out.name, lines)

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headstart.arms import CURRENCIES, Arm
-from headstart.report_page.words import UNITS, bare_price, count, percent, table
+from headstart.artifact import count
+from headstart.report_page.words import UNITS, bare_price, percent, table
 
 SHOWN = 0.8
 """The threshold of the terminal's tables and of the headline; report.json has them all."""

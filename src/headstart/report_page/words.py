@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from headstart.artifact import count
+
 ARMS = {  # arm: (label, short label, note)
     "seen.told": ("Told", "told", "an instruction in words"),
     "seen.shown_once": ("Shown once", "shown once", "one demonstration in the prompt"),
@@ -51,10 +53,6 @@ UNITS = {
     "demonstrations": "demonstrations",
     "energy_j": "joules of the whole machine",
 }
-
-
-def count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def percent(rate: float) -> str:

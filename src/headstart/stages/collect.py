@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, check_memory, write_card
+from headstart.artifact import Artifact, check_memory, count, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.perturbed import PerturbedExpert
 from headstart.behaviors.random_play import RandomPlay
@@ -203,8 +203,8 @@ def _card(config: CollectConfig, result: dict[str, Any], cost: Cost) -> list[str
             " is what was executed, `action.expert` the expert's own action there."
         )
     return [
-        f"- {result['episodes']} episodes, {result['env_steps']} simulator steps,"
-        f" {len(result['tasks'])} tasks of `{config.split}`, in LeRobot v3 format.",
+        f"- {count(result['episodes'], 'episode')}, {count(result['env_steps'], 'simulator step')},"
+        f" {count(len(result['tasks']), 'task')} of `{config.split}`, in LeRobot v3 format.",
         made,
         f"- Success at any step: {mean:.1%} (failed episodes are kept and marked).",
         f"- Cost: {', '.join(described_bill(cost))}.",

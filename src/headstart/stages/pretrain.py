@@ -13,7 +13,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, write_card
+from headstart.artifact import Artifact, count, write_card
 from headstart.config import check_ranges, did_you_mean, free, from_json
 from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import Loader, LoaderConfig
@@ -298,8 +298,8 @@ def _card(config: PretrainConfig, data: Mixture, result: dict[str, Any]) -> list
     return [
         f"- {result['parameters']:,} parameters, {result['updates']} updates by next-token"
         " prediction over words, observations and actions; no reward, no success label.",
-        f"- Data: `{'`, `'.join(config.data)}`: {num_episodes} episodes, {num_steps} steps,"
-        f" {len(result['tasks'])} tasks.",
+        f"- Data: `{'`, `'.join(config.data)}`: {count(num_episodes, 'episode')},"
+        f" {count(num_steps, 'step')}, {count(len(result['tasks']), 'task')}.",
         f"- Cost: {result['flops']:.3g} FLOPs, {result['wall_s']:.0f} s; the full bill with the"
         " data's is in `ledger.json`.",
         f"- Config: {asdict(config.model)}; the rest is in `config.json`.",

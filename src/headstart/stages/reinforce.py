@@ -22,7 +22,7 @@ from headstart.algorithms.base import Algorithm
 from headstart.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
 from headstart.algorithms.ppo import PPO, PPOConfig
-from headstart.artifact import Artifact, write_card
+from headstart.artifact import Artifact, count, write_card
 from headstart.config import check_ranges, free, from_json
 from headstart.data.cache import open_cache
 from headstart.data.store import Dataset, demonstrations_of, enough_demonstrations
@@ -75,8 +75,8 @@ class ReinforceConfig:
     env_steps: int = 1_000_000
     """Training stops after so many environment steps and the rest of a rollout (evaluation not
     counted)."""
-    stop_at_success: float = 0.9
-    """Training stops when two evaluations in a row reach this success rate."""
+    stop_at_success: float | None = 0.9
+    """Training stops when two evaluations in a row reach this success rate; None: never."""
     eval_every_steps: int = 20_000
     """Training steps between evaluations."""
     eval_episodes: int = 50
@@ -92,7 +92,8 @@ class ReinforceConfig:
     def __post_init__(self) -> None:
         some = (1, math.inf)
         check_ranges(self, env_steps=some, eval_every_steps=some, max_episode_steps=some)
-        check_ranges(self, stop_at_success=(0, 1))
+        if self.stop_at_success is not None:
+            check_ranges(self, stop_at_success=(0, 1))
         seeds = (1, SEEDS_PER_TASK)
         check_ranges(self, num_envs=seeds, eval_episodes=seeds, count=(0, math.inf))
 
@@ -131,10 +132,10 @@ class Progress:
     def env_steps(self) -> int:
         return self.cost.env_steps or 0
 
-    def reached(self, success_rate: float) -> bool:
-        """Whether the last two evaluations had this success rate."""
+    def reached(self, success_rate: float | None) -> bool:
+        """Whether there is one to reach, and the last two evaluations had it."""
         last = [point["success_rate"] for point in self.curve[-2:]]
-        return len(last) == 2 and min(last) >= success_rate
+        return success_rate is not None and len(last) == 2 and min(last) >= success_rate
 
 
 def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[str, Any]:
@@ -400,7 +401,8 @@ def _card(config: ReinforceConfig, progress: Progress) -> list[str]:
         f"Own successes from `{config.model}`" if config.model else f"{scratch} from random weights"
     )
     return [
-        f"- {how}, {config.count} demonstrations, seed {config.seed}; reward: {config.reward}.",
+        f"- {how}, {count(config.count, 'demonstration')}, seed {config.seed};"
+        f" reward: {config.reward}.",
         f"- Success at any of {config.max_episode_steps} steps, acting greedily:"
         f" {last['success_rate']:.0%} of {last['episodes']} episodes at the end.",
         f"- Cost: {last['env_steps']} simulator steps of training, {last['core_s']:.0f}"

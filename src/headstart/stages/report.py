@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from headstart.artifact import Artifact, read_json, write_bytes, write_json
+from headstart.artifact import Artifact, count, read_json, write_bytes, write_json
 from headstart.config import to_json
 from headstart.ledger import (
     FINETUNED_MODEL,
@@ -74,7 +74,7 @@ def report(config: ReportConfig) -> dict[str, Any]:
         "replays": replay_tracks(replay for run in runs for replay in run.replays),
         "films": next((films for run in runs if (films := run.films())), []),
     }
-    title = f"{content['recipe']} recipe, {words.count(len(content['seeds']), 'seed')}"
+    title = f"{content['recipe']} recipe, {count(len(content['seeds']), 'seed')}"
     html = build_page(title, content["headline"], content["caveat"], page)
     write_bytes(out / "report.html", html.encode())
     print(json.dumps(to_json(content), indent=2) if config.json else format_table(content))
@@ -291,7 +291,7 @@ def _point(
     """Success and mean price of one measurement on these tasks, over these seeds."""
     here = success({t: {s: outcomes[name][t][s] for s in seeds} for t in tasks})
     price = mean_price(mean_price(prices[name, t, s]) for s in seeds for t in tasks)
-    return here | {"cost": price, "note": words.count(demonstrations, "demonstration")}
+    return here | {"cost": price, "note": count(demonstrations, "demonstration")}
 
 
 def reinforcement_curves(runs: Sequence[Run]) -> list[Curve]:
@@ -424,8 +424,7 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
 
 def stage_bill(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What each stage itself cost, all runs together, in the order first met."""
-    # An unfinished stage has no identity of its own yet: tell such bills apart by their folders.
-    bills = {(b.identity, b.stage, b.name): b for run in runs for b in run.bills}
+    bills = {b.identity: b for run in runs for b in run.bills}
     spent: dict[str, Cost] = defaultdict(Cost)
     for bill in bills.values():
         spent[bill.stage] += bill.cost

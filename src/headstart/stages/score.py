@@ -19,7 +19,7 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, result_if_any, write_card
+from headstart.artifact import Artifact, count, result_if_any, write_card
 from headstart.config import check_ranges
 from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import evenly_spaced
@@ -98,8 +98,8 @@ def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "score", meter.cost(), bills)
     result = {"arms": means(rows), "rows": rows, "wall_s": meter.cost().wall_s}
-    num_episodes = sum(len(e.scored) for e in exercises)
-    title = f"{num_episodes} episodes of {len(exercises)} tasks, {_whose(config, exercises)}:"
+    episodes = count(sum(len(e.scored) for e in exercises), "episode")
+    title = f"{episodes} of {count(len(exercises), 'task')}, {_whose(config, exercises)}:"
     lines = [title, "", "```", *_table(result["arms"]), "```"]
     write_card(out, "Off the bat on recorded episodes", lines)
     artifact.write_result(result)
