@@ -15,6 +15,7 @@ from headstart.algorithms.own_successes import (
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.trajectories import Trajectories
 from headstart.model.channels import measure
+from headstart.model.checkpoint import load_model
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
 from headstart.model.words import build_vocabulary
 from headstart.rollout import Interaction, run_episodes
@@ -221,6 +222,7 @@ def test_a_prompt_whose_saving_was_cut_short_is_saved_by_the_next_try(
         learner.save(tmp_path)
         saved = Dataset(tmp_path / "prompt")
         assert saved.num_episodes == 2
+    assert load_model(tmp_path).trained_on == {"tiny/reach"}
 
 
 def test_successes_of_the_best_prompts_are_kept_and_of_those_the_quickest(

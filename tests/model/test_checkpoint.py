@@ -17,11 +17,13 @@ from headstart.model.checkpoint import (
 
 def test_a_saved_model_comes_back_bit_equal(tmp_path: Path):
     model = sequences.model()
+    model.trained_on = frozenset({"lab/pour", "lab/stir"})
     save_model(tmp_path, model)
     back = load_model(tmp_path)
     assert back.config == model.config
     assert back.channels == model.channels
     assert back.vocabulary == model.vocabulary
+    assert back.trained_on == model.trained_on
     for name, tensor in model.state_dict().items():
         assert torch.equal(back.state_dict()[name], tensor)
 

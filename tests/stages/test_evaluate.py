@@ -1,4 +1,3 @@
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +6,8 @@ import numpy as np
 import pytest
 
 import small_run
-from headstart.artifact import SEAL, write_json
 from headstart.ledger import read_bill
+from headstart.model.checkpoint import load_model, save_model
 from headstart.rollout import Interaction
 from headstart.stages import evaluate as stage
 from headstart.stages.evaluate import EvaluateConfig, choose_retrieval, evaluate
@@ -104,9 +103,10 @@ def test_what_the_model_was_trained_on_is_not_held_out(made: Path, tmp_path: Pat
         evaluate(exam, tmp_path / "out")
 
 
-def test_what_the_model_learned_from_reward_is_not_held_out(made: Path, tmp_path: Path):
-    shutil.copytree(made / "model", tmp_path / "model", ignore=shutil.ignore_patterns(SEAL))
-    write_json(tmp_path / "model/result.json", {"task": small_run.HELD_OUT})
+def test_what_the_model_learned_after_pre_training_is_not_held_out(made: Path, tmp_path: Path):
+    model = load_model(made / "model")
+    model.trained_on |= {small_run.HELD_OUT}
+    save_model(tmp_path / "model", model)
     with pytest.raises(ValueError, match=f"was trained on {small_run.HELD_OUT}, which is not held"):
         evaluate(replace(config(made), model=tmp_path / "model"), tmp_path / "out")
 

@@ -83,6 +83,12 @@ def test_what_a_failed_examination_took_is_billed(
     assert read_bill(tmp_path / "run").cost.env_steps == (straight.env_steps or 0) + spent.env_steps
 
 
+def test_a_model_knows_the_tasks_that_it_and_its_prior_were_trained_on(made: Path):
+    model = load_model(made / "finetuned/models/handle-press-2")
+    assert model.trained_on == {small_run.SEEN, "metaworld/handle-press"}
+    assert load_model(made / "model").trained_on == {small_run.SEEN}
+
+
 def test_each_model_carries_a_card_and_the_bills_of_all_it_stands_on(made: Path):
     root = made / "finetuned/models/handle-press-2"
     load_model(root)

@@ -324,6 +324,7 @@ class OwnSuccesses:
 
     def save(self, root: Path) -> None:
         """The model, and in the dataset ``prompt`` the demonstrations that it acts on, if any."""
+        self.chosen.trained_on |= {self.task.id}
         save_model(root, self.chosen)
         shown = [e for i in self._chosen_prompts if (e := self._shown[i]) is not None]
         if shown:

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from headstart.artifact import read_json, replacing, write_bytes, write_json
-from headstart.config import from_json, to_json
+from headstart.config import absent, from_json, to_json
 from headstart.model.channels import ChannelStatistics
 from headstart.model.transformer import ModelConfig, Transformer
 
@@ -45,6 +45,7 @@ def save_model(root: Path, model: Transformer) -> None:
         "channels": [asdict(channel) for channel in model.channels],
         "vocabulary": list(model.vocabulary),
         "parameters": model.num_parameters(),
+        "trained_on": sorted(model.trained_on),
     }
     write_json(root / "model.json", meta | {"own_sha256": _json_sha256(meta)})
 
@@ -75,6 +76,7 @@ def load_model(root: Path, device: str = "cpu") -> Transformer:
             )
     model = Transformer(*parts)
     model.load_state_dict(tensors)
+    model.trained_on = frozenset(meta.trained_on)
     return model.to(device).eval()
 
 
@@ -91,6 +93,7 @@ class ModelMeta:
     parameters: int
     own_sha256: str
     """Of the other values."""
+    trained_on: tuple[str, ...] = absent((), default=())
 
 
 def _read_meta(path: Path) -> ModelMeta:

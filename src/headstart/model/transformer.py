@@ -139,6 +139,8 @@ class Transformer(nn.Module):
         self.config = config
         self.channels = tuple(channels)
         self.vocabulary = tuple(vocabulary)
+        self.trained_on: frozenset[str] = frozenset()
+        """Ids of the tasks that it and its prior have learned from; whoever trains it adds some."""
         self.num_actions = sum(c.role == "action" for c in channels)
         self.num_obs = len(channels) - self.num_actions
         D, V = config.n_embd, config.num_bins

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, check_memory, result_if_any, write_card
+from headstart.artifact import Artifact, check_memory, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
 from headstart.config import check_ranges
@@ -171,9 +171,7 @@ class Exam:
                     f"no demonstration of {task.id} to show; name a dataset that has one with"
                     " --heldout-demonstrations, or leave held-out tasks out with --heldout ''"
                 )
-        result = result_if_any(config.model)  # of pre-training, or of learning a task from reward
-        trained_on = {*result.get("tasks", ()), result.get("task")} & {t.id for t in heldout}
-        if trained_on:
+        if trained_on := self.model.trained_on & {task.id for task in heldout}:
             raise ValueError(
                 f"{config.model} was trained on {', '.join(sorted(trained_on))}, which is not held"
                 " out then; name it with --seen"

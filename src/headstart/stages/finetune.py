@@ -140,6 +140,7 @@ class School:
         with Meter() as own:
             learn = self._from_scratch if arm == "scratch_demos" else self._from_prior
             model = learn(Trajectories.from_episodes(shown, *self._channels), own)
+        model.trained_on |= {task.id}
         trained = own.cost()
         meter.count_flops(trained.flops)
         steps = sum(episode.num_steps for episode in shown)

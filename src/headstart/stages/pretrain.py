@@ -123,6 +123,7 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
             _train(config, artifact, learner, (loader, judge), progress, (meter, straight), bills)
         finally:  # what an interrupted run has spent is spent
             write_unfinished_bill(out, "pretrain", meter.cost(), bills)
+    learner.model.trained_on = frozenset(train.tasks)
     save_model(out, learner.model)
     cost = straight.cost()
     result = {
