@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from headstart.artifact import (
     SEAL,
@@ -99,7 +99,7 @@ class Meter:
         self._began: tuple[float, float] | None = None  # wall, CPU
         self._gauge: Gauge | None = None
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> Self:
         assert self._began is None, "the meter runs already"
         self._began, self._gauge = _clocks(), Gauge(self._num_gpus)
         return self
@@ -129,6 +129,36 @@ class Meter:
         self._counted += cost
         if self._gauge is not None:
             self._gauge.poll()
+
+
+class RunMeter(Meter):
+    """Measures a run of a stage, on top of what earlier tries at it have spent, and keeps its bill.
+
+    When the block ends, finished, failed or stopped, the bill is saved: what is spent is spent.
+    Save it as well before anything is kept, so that whatever is kept has been paid for.
+
+    Args:
+        root: the run's artifact.
+        before: what this try has spent already.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        stage: str,
+        ancestors: tuple[Bill, ...] = (),
+        num_gpus: int = 0,
+        before: Cost | None = None,
+    ) -> None:
+        super().__init__(spent_so_far(root) + (before or Cost()), num_gpus)
+        self._root, self._stage, self._ancestors = root, stage, ancestors
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.save_bill()
+
+    def save_bill(self) -> None:
+        write_unfinished_bill(self._root, self._stage, self.cost(), self._ancestors)
 
 
 _UNFINISHED = "unfinished-"

@@ -17,13 +17,7 @@ from headstart.behaviors.scripted import ScriptedExpert
 from headstart.config import check_ranges
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.summary import described_bill, summary
-from headstart.ledger import (
-    Cost,
-    Meter,
-    settle,
-    spent_so_far,
-    write_unfinished_bill,
-)
+from headstart.ledger import Cost, Meter, RunMeter, settle
 from headstart.rollout import Interaction, run_episodes
 from headstart.seeds import environment_seeds
 from headstart.suites import registry
@@ -89,30 +83,27 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         settle(out)
         return artifact.result()
     lost = {piece["task"]: piece for piece in artifact.progress()}
-    with Meter(spent_so_far(out)) as meter, DatasetWriter(out, tasks[0]) as writer:
-        try:
-            saved = Dataset(out)
-            done = set(saved.episode_table()["task_id"]) if saved.num_episodes else set()
-            for number, task in enumerate(tqdm(tasks, desc="collect", unit="task")):
-                if task.id in done:
-                    continue
-                budget = limit = None
-                if config.env_steps:
-                    # What one task overdraws, those after it share. The last one may not overdraw,
-                    # unless so little is left that most of its episodes would be cut off.
-                    left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
-                    budget = left // tasks_left
-                    limit = left if tasks_left == 1 and left >= least else None
-                episodes, abandoned, diverged = _record(config, task, budget, limit, meter)
-                # First what they cost: whatever is stored has been paid for.
-                lost[task.id] = {
-                    "task": task.id, "abandoned_steps": abandoned, "diverged_steps": diverged,
-                }  # fmt: skip
-                write_unfinished_bill(out, "collect", meter.cost())
-                artifact.save_progress(lost[task.id])
-                writer.save_episodes(episodes)
-        finally:  # what an interrupted run has spent is spent
-            write_unfinished_bill(out, "collect", meter.cost())
+    with RunMeter(out, "collect") as meter, DatasetWriter(out, tasks[0]) as writer:
+        saved = Dataset(out)
+        done = set(saved.episode_table()["task_id"]) if saved.num_episodes else set()
+        for number, task in enumerate(tqdm(tasks, desc="collect", unit="task")):
+            if task.id in done:
+                continue
+            budget = limit = None
+            if config.env_steps:
+                # What one task overdraws, those after it share. The last one may not overdraw,
+                # unless so little is left that most of its episodes would be cut off.
+                left, tasks_left = config.env_steps - writer.num_steps, len(tasks) - number
+                budget = left // tasks_left
+                limit = left if tasks_left == 1 and left >= least else None
+            episodes, abandoned, diverged = _record(config, task, budget, limit, meter)
+            # First what they cost: whatever is stored has been paid for.
+            lost[task.id] = {
+                "task": task.id, "abandoned_steps": abandoned, "diverged_steps": diverged,
+            }  # fmt: skip
+            meter.save_bill()
+            artifact.save_progress(lost[task.id])
+            writer.save_episodes(episodes)
     result, cost = summary(Dataset(out)), meter.cost()
     limit = sum(piece["abandoned_steps"] for piece in lost.values())
     diverged = sum(piece.get("diverged_steps", 0) for piece in lost.values())

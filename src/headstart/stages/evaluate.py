@@ -18,15 +18,7 @@ from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
 from headstart.config import check_ranges
 from headstart.data.store import Dataset, demonstrations_of
-from headstart.ledger import (
-    Cost,
-    Meter,
-    read_bill,
-    settle,
-    share_of,
-    spent_so_far,
-    write_unfinished_bill,
-)
+from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle, share_of
 from headstart.model.channels import columns
 from headstart.model.checkpoint import load_model
 from headstart.model.policy import Policy, Prompt
@@ -97,20 +89,14 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
         return artifact.result()
     pieces = artifact.progress()
     done = {piece["task"] for piece in pieces}
-    with Meter(spent_so_far(out)) as meter:
-        try:
-            for title, tasks, sit in (
-                ("held-out", heldout, exam.heldout),
-                ("seen", seen, exam.seen),
-            ):
-                for task in tqdm(tasks, desc=f"evaluate {title}", unit="task"):
-                    if task.id not in done:
-                        pieces.append({"task": task.id} | sit(task, meter))
-                        # First what it cost: whatever is kept has been paid for.
-                        write_unfinished_bill(out, "evaluate", meter.cost(), bills)
-                        artifact.save_progress(pieces[-1])
-        finally:  # what an interrupted run has spent is spent
-            write_unfinished_bill(out, "evaluate", meter.cost(), bills)
+    with RunMeter(out, "evaluate", bills) as meter:
+        for title, tasks, sit in (("held-out", heldout, exam.heldout), ("seen", seen, exam.seen)):
+            for task in tqdm(tasks, desc=f"evaluate {title}", unit="task"):
+                if task.id not in done:
+                    pieces.append({"task": task.id} | sit(task, meter))
+                    # First what it cost: whatever is kept has been paid for.
+                    meter.save_bill()
+                    artifact.save_progress(pieces[-1])
     rows = [row for piece in pieces for row in piece["rows"]]
     retrieval = choose_retrieval(rows)
     result = {

@@ -22,12 +22,11 @@ from headstart.ledger import (
     Bill,
     Cost,
     Meter,
+    RunMeter,
     finish,
     read_bill,
     settle,
     share_of,
-    spent_so_far,
-    write_unfinished_bill,
 )
 from headstart.model.checkpoint import load_model, save_model
 from headstart.model.learner import Learner, LearnerConfig, make_loader
@@ -103,18 +102,15 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
     arms = ("demos", "scratch_demos") if config.scratch else ("demos",)
     work = [(arm, task, count) for arm in arms for task in tasks for count in config.counts]
     rows = artifact.progress()
-    with Meter(spent_so_far(out)) as meter:
-        try:
-            # A policy a row, in this order: what earlier tries finished is at the front.
-            for arm, task, count in tqdm(
-                work[len(rows) :], "finetune", len(work), unit="policy", initial=len(rows)
-            ):
-                rows.append(school.teach(task, shown[task.id][:count], arm, meter))
-                # First what it cost: whatever is kept has been paid for.
-                write_unfinished_bill(out, "finetune", meter.cost(), bills)
-                artifact.save_progress(rows[-1])
-        finally:  # what an interrupted run has spent is spent
-            write_unfinished_bill(out, "finetune", meter.cost(), bills)
+    with RunMeter(out, "finetune", bills) as meter:
+        # A policy a row, in this order: what earlier tries finished is at the front.
+        for arm, task, count in tqdm(
+            work[len(rows) :], "finetune", len(work), unit="policy", initial=len(rows)
+        ):
+            rows.append(school.teach(task, shown[task.id][:count], arm, meter))
+            # First what it cost: whatever is kept has been paid for.
+            meter.save_bill()
+            artifact.save_progress(rows[-1])
     result = {"rows": rows, "wall_s": meter.cost().wall_s}
     write_card(out, "Fine-tuned on a few demonstrations", _card(config, rows))
     artifact.write_result(result)

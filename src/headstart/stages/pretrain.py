@@ -19,15 +19,7 @@ from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.mixture import Mixture, Source, check_channels, resolve_shares
 from headstart.data.store import Dataset
-from headstart.ledger import (
-    Bill,
-    Cost,
-    Meter,
-    read_bill,
-    settle,
-    spent_so_far,
-    write_unfinished_bill,
-)
+from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle
 from headstart.model.channels import measure
 from headstart.model.checkpoint import (
     load_training,
@@ -117,12 +109,9 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
     )
     progress = _resume(out, learner, artifact)
     gpus = int(learner.device.type == "cuda")
-    spent = spent_so_far(out) + opening.cost()
-    with Meter(spent, gpus) as meter, Meter(progress.cost, gpus) as straight:
-        try:
-            _train(config, artifact, learner, (loader, judge), progress, (meter, straight), bills)
-        finally:  # what an interrupted run has spent is spent
-            write_unfinished_bill(out, "pretrain", meter.cost(), bills)
+    meter = RunMeter(out, "pretrain", bills, gpus, before=opening.cost())
+    with meter, Meter(progress.cost, gpus) as straight:
+        _train(config, artifact, learner, (loader, judge), progress, meter, straight)
     learner.model.trained_on = frozenset(train.tasks)
     save_model(out, learner.model)
     cost = straight.cost()
@@ -148,10 +137,14 @@ def _train(
     learner: Learner,
     loaders: tuple[Loader, Loader],
     progress: Progress,
-    meters: tuple[Meter, Meter],
-    bills: tuple[Bill, ...],
+    meter: RunMeter,
+    straight: Meter,
 ) -> None:
-    """All updates from where ``progress`` says. The second meter is what checkpoints carry."""
+    """All updates from where ``progress`` says.
+
+    Args:
+        straight: meters what checkpoints carry, which is without work that an interruption undid.
+    """
     loader, judge = loaders
     bar = tqdm(total=config.updates, initial=progress.updates, desc="pretrain", unit="update")
     with bar:
@@ -159,21 +152,21 @@ def _train(
         for update, batch in enumerate(batches, progress.updates):
             loss = learner.step([batch], update)
             flops = learner.take_flops()
-            for meter in meters:
-                meter.count_flops(flops)
+            meter.count_flops(flops)
+            straight.count_flops(flops)
             bar.update()
             if (update + 1) % config.log_every == 0:
                 artifact.log({"step": update + 1} | _metrics("train", loss))
                 bar.set_postfix(action_loss=f"{loss.action.item():.3f}")
-                write_unfinished_bill(artifact.root, "pretrain", meters[0].cost(), bills)
+                meter.save_bill()
             if (update + 1) % config.checkpoint_every == 0 or update + 1 == config.updates:
                 artifact.log({"step": update + 1} | _validate(learner, judge))
                 # First what it cost: whatever is kept has been paid for.
-                write_unfinished_bill(artifact.root, "pretrain", meters[0].cost(), bills)
+                meter.save_bill()
                 save_training(
                     artifact.root / "checkpoint.safetensors",
                     learner.tensors(),
-                    Progress(update + 1, meters[1].cost()),
+                    Progress(update + 1, straight.cost()),
                 )
 
 

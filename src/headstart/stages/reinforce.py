@@ -26,14 +26,7 @@ from headstart.artifact import Artifact, count, write_card
 from headstart.config import check_ranges, free, from_json
 from headstart.data.cache import open_cache
 from headstart.data.store import Dataset, demonstrations_of, enough_demonstrations
-from headstart.ledger import (
-    Cost,
-    Meter,
-    read_bill,
-    settle,
-    spent_so_far,
-    write_unfinished_bill,
-)
+from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle
 from headstart.model.checkpoint import load_model, load_training, save_training
 from headstart.model.learner import make_loader
 from headstart.rollout import Interaction, run_episodes
@@ -177,30 +170,26 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
     progress = load_checkpoint(out, learner)
     artifact.truncate_metrics(progress.env_steps)
     bar = tqdm(total=config.env_steps, initial=progress.env_steps, unit="step", desc=config.task)
-    with bar, one_thread(), Meter(spent_so_far(out)) as meter:
-        try:
-            if config.model is not None and not progress.curve:
-                progress = replace(progress, curve=[_point(config, learner, task, progress, meter)])
-            while progress.env_steps < config.env_steps and not progress.reached(
-                config.stop_at_success
-            ):
-                progress = run_round(config, learner, task, artifact, progress, meter, bar)
-                # First what it cost: whatever is kept has been paid for.
-                write_unfinished_bill(out, "reinforce", meter.cost(), bills)
-                save_training(out / "checkpoint.safetensors", learner.tensors(), progress)
-            result = {
-                "arm": config.arm,
-                "task": config.task,
-                "seed": config.seed,
-                "reached": progress.reached(config.stop_at_success),
-                "diverged_episodes": progress.diverged_episodes,
-                "curve": progress.curve,
-            }
-            learner.save(out)
-            write_card(out, f"{config.task}, learned from reward", _card(config, progress))
-            artifact.write_result(result)
-        finally:  # what an interrupted run has spent is spent
-            write_unfinished_bill(out, "reinforce", meter.cost(), bills)
+    with bar, one_thread(), RunMeter(out, "reinforce", bills) as meter:
+        if config.model is not None and not progress.curve:
+            progress = replace(progress, curve=[_point(config, learner, task, progress, meter)])
+        goal = config.stop_at_success
+        while progress.env_steps < config.env_steps and not progress.reached(goal):
+            progress = run_round(config, learner, task, artifact, progress, meter, bar)
+            # First what it cost: whatever is kept has been paid for.
+            meter.save_bill()
+            save_training(out / "checkpoint.safetensors", learner.tensors(), progress)
+        result = {
+            "arm": config.arm,
+            "task": config.task,
+            "seed": config.seed,
+            "reached": progress.reached(goal),
+            "diverged_episodes": progress.diverged_episodes,
+            "curve": progress.curve,
+        }
+        learner.save(out)
+        write_card(out, f"{config.task}, learned from reward", _card(config, progress))
+        artifact.write_result(result)
     settle(out)
     return result
 

@@ -24,7 +24,7 @@ from headstart.config import check_ranges
 from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import evenly_spaced
 from headstart.data.store import Dataset
-from headstart.ledger import Meter, read_bill, settle, spent_so_far, write_unfinished_bill
+from headstart.ledger import RunMeter, read_bill, settle
 from headstart.model.channels import columns
 from headstart.model.checkpoint import load_model
 from headstart.model.transformer import Transformer
@@ -91,12 +91,9 @@ def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any
         settle(out)
         return artifact.result()
     rows: list[dict[str, Any]] = []
-    with Meter(spent_so_far(out)) as meter:
-        try:
-            for marker in tqdm(markers, desc="score", unit="task"):
-                rows += marker.rows()
-        finally:  # what an interrupted run has spent is spent
-            write_unfinished_bill(out, "score", meter.cost(), bills)
+    with RunMeter(out, "score", bills) as meter:
+        for marker in tqdm(markers, desc="score", unit="task"):
+            rows += marker.rows()
     result = {"arms": means(rows), "rows": rows, "wall_s": meter.cost().wall_s}
     episodes = count(sum(len(e.scored) for e in exercises), "episode")
     title = f"{episodes} of {count(len(exercises), 'task')}, {_whose(config, exercises)}:"
