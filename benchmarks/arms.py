@@ -40,7 +40,7 @@ class Arguments:
     """Demonstrations of a task for ``rlpd``."""
     reward: Literal["dense", "success"] = "dense"
     env_steps: int = 1_000_000
-    stop_at_success: float = 0.9
+    stop_at_success: float | None = 0.9
     eval_every_steps: int = 20_000
     eval_episodes: int = 50
     work: Path = Path("runs/arms")

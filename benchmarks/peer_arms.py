@@ -62,7 +62,7 @@ class Arguments:
     """A split, or tasks separated by commas."""
     seeds: tuple[int, ...] = (0,)
     env_steps: int = 1_000_000
-    stop_at_success: float = 0.9
+    stop_at_success: float | None = 0.9
     eval_every_steps: int = 20_000
     eval_episodes: int = 50
     out: Path = Path("results/metaworld")

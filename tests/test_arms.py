@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,17 @@ def test_a_bill_tells_upstream_from_what_was_spent_on_the_task(tmp_path):
 def test_a_prior_pretrained_on_its_demonstrations_is_charged_for_them_once(tmp_path):
     config = WITH_DEMONSTRATION | {"demonstrations": "runs/first/data"}
     write_result(tmp_path, "shown", "a", CURVE, 0, config, (PRIOR, DATA, DATA))
+    (run,) = arms_in(tmp_path)["shown"].runs
+    assert run.upstream == {"env_steps": 10_000, "core_s": 500.0}
+    assert run.before == {"env_steps": 0, "core_s": 0.0}
+
+
+def test_data_that_went_on_after_the_prior_was_made_of_it_stays_upstream(tmp_path):
+    begun = Bill("unfinished-d", "collect", "data", Cost({"expert": 3_000}, 30, core_s=15.0))
+    prior = Bill("p", "pretrain", "pretrain", Cost({}, 0, core_s=450.0), (begun,))
+    finished = replace(DATA, begun_as="unfinished-d")
+    config = WITH_DEMONSTRATION | {"demonstrations": "runs/first/data"}
+    write_result(tmp_path, "shown", "a", CURVE, 0, config, (prior, finished))
     (run,) = arms_in(tmp_path)["shown"].runs
     assert run.upstream == {"env_steps": 10_000, "core_s": 500.0}
     assert run.before == {"env_steps": 0, "core_s": 0.0}

@@ -260,13 +260,15 @@ def spent_before(bill: Bill, arm: Arm, has_demonstrations: bool) -> tuple[Price,
     """
     tree = ancestry(bill.ancestors)
     tuned = [b for b in tree.values() if b.stage == FINETUNED_MODEL]
-    trained_on = ancestry([b for b in tree.values() if b.stage == "pretrain"])
+    of_prior = ancestry([b for b in tree.values() if b.stage == "pretrain"])
+    # A dataset that went on after a prior was made of it is in the prior's bill as it was begun.
+    trained_on = {i for i, b in tree.items() if {i, b.begun_as} & of_prior.keys()}
     before = sum((b.cost for b in tuned), Cost())
     apart = {b.identity for b in tuned}
     given_by = bill.ancestors[-1:]
     if has_demonstrations and not any(b.identity in trained_on for b in given_by):
         given = ancestry(given_by)
-        apart |= given.keys() - trained_on.keys()
+        apart |= given.keys() - trained_on
         cost = sum((b.cost for b in given.values()), Cost())
         before += _demonstrations_of(cost, arm.demonstrations)
     upstream = sum((b.cost for b in tree.values() if b.identity not in apart), Cost())

@@ -151,14 +151,16 @@ class RunMeter(Meter):
         before: Cost | None = None,
     ) -> None:
         super().__init__(spent_so_far(root) + (before or Cost()), num_gpus)
-        self._root, self._stage, self._ancestors = root, stage, ancestors
+        self._root, self._identity = root, _identity_of_run(root)
+        self._stage, self._ancestors = stage, ancestors
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self.save_bill()
 
     def save_bill(self) -> None:
-        write_unfinished_bill(self._root, self._stage, self.cost(), self._ancestors)
+        bill = Bill(self._identity, self._stage, self._root.name, self.cost(), self._ancestors)
+        write_bill(self._root, bill)
 
 
 _UNFINISHED = "unfinished-"
@@ -192,10 +194,7 @@ def write_unfinished_bill(
 ) -> None:
     """Write what a run has spent so far, finished or not: what is spent is spent."""
     root = Path(root)
-    identity = read_bill(root).identity
-    if not identity.startswith(_UNFINISHED):
-        identity = f"{_UNFINISHED}{uuid.uuid4().hex}"
-    write_bill(root, Bill(identity, stage, root.name, cost, ancestors))
+    write_bill(root, Bill(_identity_of_run(root), stage, root.name, cost, ancestors))
 
 
 def spent_so_far(root: Path | str) -> Cost:
@@ -267,17 +266,18 @@ def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
     a run that has gone on since something was made of it, the later bill holds the earlier one.
     """
     found: dict[str, Bill] = {}
+    earlier: set[str] = set()
     left = list(reversed(bills))
     while left:
         bill = left.pop()
+        earlier.add(bill.begun_as)
         known = found.setdefault(bill.identity, bill)
         if known.cost != bill.cost:
             cost = _later if bill.identity.startswith(_UNFINISHED) else _agreed
             found[bill.identity] = replace(known, cost=cost(known.cost, bill.cost))
         if known is bill or known.ancestors != bill.ancestors:
             left.extend(reversed(bill.ancestors))
-    earlier = {bill.begun_as for bill in found.values()}
-    return {identity: bill for identity, bill in found.items() if identity not in earlier}
+    return {i: bill for i, bill in found.items() if i not in earlier}
 
 
 def total(bills: Sequence[Bill]) -> Cost:
@@ -296,6 +296,13 @@ def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
         measured = (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s, cost.energy_j)
         shares = [None if quantity is None else quantity * fraction for quantity in measured]
     return Cost(steps, demonstrations, *shares)
+
+
+def _identity_of_run(root: Path) -> str:
+    """What the run in ``root`` is called while it goes on."""
+    identity = read_bill(root).identity
+    begun = identity.startswith(_UNFINISHED)
+    return identity if begun else f"{_UNFINISHED}{uuid.uuid4().hex}"
 
 
 def _later(a: Cost, b: Cost) -> Cost:

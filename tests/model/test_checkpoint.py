@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sequences
+from headstart.artifact import read_json, write_json
 from headstart.model.checkpoint import (
     load_model,
     load_training,
@@ -26,6 +27,21 @@ def test_a_saved_model_comes_back_bit_equal(tmp_path: Path):
     assert back.trained_on == model.trained_on
     for name, tensor in model.state_dict().items():
         assert torch.equal(back.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "result", [{"tasks": ["lab/pour", "lab/stir"]}, {"task": "lab/pour"}, None]
+)
+def test_a_model_that_does_not_name_its_tasks_has_those_of_its_result(tmp_path: Path, result):
+    save_model(tmp_path, sequences.model())
+    meta = read_json(tmp_path / "model.json")
+    of_old = {k: v for k, v in meta.items() if k not in ("trained_on", "own_sha256")}
+    checksum = hashlib.sha256(json.dumps(of_old, sort_keys=True).encode()).hexdigest()
+    write_json(tmp_path / "model.json", of_old | {"own_sha256": checksum})
+    if result:
+        write_json(tmp_path / "result.json", result)
+    known = set() if result is None else set(result.get("tasks", ["lab/pour"]))
+    assert load_model(tmp_path).trained_on == known
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])

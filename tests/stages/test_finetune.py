@@ -6,7 +6,7 @@ import pytest
 import small_run
 from headstart.artifact import manifest
 from headstart.ledger import read_bill, total
-from headstart.model.checkpoint import load_model
+from headstart.model.checkpoint import load_model, save_model
 from headstart.rollout import Interaction
 from headstart.stages import finetune as stage
 from headstart.stages.finetune import FinetuneConfig, finetune
@@ -85,8 +85,17 @@ def test_what_a_failed_examination_took_is_billed(
 
 def test_a_model_knows_the_tasks_that_it_and_its_prior_were_trained_on(made: Path):
     model = load_model(made / "finetuned/models/handle-press-2")
-    assert model.trained_on == {small_run.SEEN, "metaworld/handle-press"}
+    assert model.trained_on == {small_run.SEEN, small_run.HELD_OUT}
     assert load_model(made / "model").trained_on == {small_run.SEEN}
+
+
+def test_a_model_knows_the_tasks_that_it_rehearsed(made: Path, tmp_path: Path):
+    model = load_model(made / "model")
+    model.trained_on = frozenset()  # as if the tasks in the data had been left out
+    save_model(tmp_path / "model", model)
+    finetune(replace(config(made), model=tmp_path / "model", counts=(1,)), tmp_path / "out")
+    tuned = load_model(tmp_path / "out/models/handle-press-1")
+    assert tuned.trained_on == {small_run.SEEN, small_run.HELD_OUT}
 
 
 def test_each_model_carries_a_card_and_the_bills_of_all_it_stands_on(made: Path):

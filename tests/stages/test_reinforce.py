@@ -15,6 +15,7 @@ from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
 from headstart.algorithms.ppo import PPOConfig
 from headstart.data.store import DatasetWriter
 from headstart.ledger import read_bill
+from headstart.model.checkpoint import load_model, save_model
 from headstart.rollout import Interaction, run_episodes
 from headstart.stages import reinforce as stage
 from headstart.stages.reinforce import Progress, ReinforceConfig, reinforce
@@ -257,6 +258,17 @@ def test_a_prior_shows_its_demonstrations_of_the_task_and_only_for_a_new_one_tho
 
     assert len(prompts(small_run.SEEN)) > 3 and set(prompts(small_run.SEEN)[1:]) == {small_run.SEEN}
     assert prompts(small_run.HELD_OUT) == [None, *[small_run.SEEN] * 2]
+
+
+def test_a_prior_knows_the_tasks_that_it_rehearses(tmp_path):
+    root = small_run.write(tmp_path)
+    model = load_model(root / "model")
+    model.trained_on = frozenset()  # as if the tasks in the data had been left out
+    save_model(tmp_path / "prior", model)
+    settings = config(model=tmp_path / "prior", data=root / "data")
+    learner = stage.build_algorithm(settings, registry.get_task(small_run.HELD_OUT), [])
+    assert isinstance(learner, OwnSuccesses)
+    assert learner.chosen.trained_on == {small_run.SEEN}
 
 
 def test_demonstrations_without_rewards_or_that_nobody_learns_from_are_refused(tiny, tmp_path):

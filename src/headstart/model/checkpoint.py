@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from headstart.artifact import read_json, replacing, write_bytes, write_json
+from headstart.artifact import read_json, replacing, result_if_any, write_bytes, write_json
 from headstart.config import absent, from_json, to_json
 from headstart.model.channels import ChannelStatistics
 from headstart.model.transformer import ModelConfig, Transformer
@@ -76,7 +76,7 @@ def load_model(root: Path, device: str = "cpu") -> Transformer:
             )
     model = Transformer(*parts)
     model.load_state_dict(tensors)
-    model.trained_on = frozenset(meta.trained_on)
+    model.trained_on = _trained_on(root) if meta.trained_on is None else frozenset(meta.trained_on)
     return model.to(device).eval()
 
 
@@ -93,7 +93,13 @@ class ModelMeta:
     parameters: int
     own_sha256: str
     """Of the other values."""
-    trained_on: tuple[str, ...] = absent((), default=())
+    trained_on: tuple[str, ...] | None = absent(None, default=None)
+
+
+def _trained_on(root: Path) -> frozenset[str]:
+    """Of a model from before it told so itself: by its stage's result, if it has one."""
+    result = result_if_any(root)
+    return frozenset([*result.get("tasks", ()), *filter(None, [result.get("task")])])
 
 
 def _read_meta(path: Path) -> ModelMeta:

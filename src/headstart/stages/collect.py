@@ -83,7 +83,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         settle(out)
         return artifact.result()
     lost = {piece["task"]: piece for piece in artifact.progress()}
-    with RunMeter(out, "collect") as meter, DatasetWriter(out, tasks[0]) as writer:
+    with DatasetWriter(out, tasks[0]) as writer, RunMeter(out, "collect") as meter:
         saved = Dataset(out)
         done = set(saved.episode_table()["task_id"]) if saved.num_episodes else set()
         for number, task in enumerate(tqdm(tasks, desc="collect", unit="task")):

@@ -73,7 +73,8 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
 
     Raises:
         ValueError: a missing or damaged model or dataset; no task, or one without a demonstration
-            or with channels that the model does not know; data made in environments of the exam.
+            or with channels that the model does not know; a held-out task that it was trained on;
+            data made in environments of the exam.
     """
     heldout = registry.get_split(config.heldout) if config.heldout else []
     seen = registry.get_split(config.seen) if config.seen else []

@@ -130,6 +130,7 @@ class School:
         old = open_cache(Dataset(config.data)).trajectories()
         self._channels = (old.obs_channels, old.action_channels)
         self._old = make_loader(old, config.loader, self._prior, config.seed)
+        self._old_tasks = frozenset(old.tasks)
 
     def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> dict[str, Any]:
         """Train one policy on these demonstrations and evaluate it: its row of result.json."""
@@ -153,6 +154,7 @@ class School:
         model = copy.deepcopy(self._prior)
         loaders = [make_loader(new, config.loader, model, config.seed), self._old]
         meter.count_flops(imitate(Learner(model, config.learner, config.updates), loaders))
+        model.trained_on |= self._old_tasks
         return model
 
     def _from_scratch(self, new: Trajectories, meter: Meter) -> Transformer:

@@ -222,6 +222,7 @@ def build_algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -
     others = [known[name][:DEMONSTRATIONS_OF_A_SKILL] for name in sorted(known)]
     skills = [] if given else [episode for episodes in others for episode in episodes]
     loader = make_loader(old, own.loader, model, config.seed)
+    model.trained_on |= frozenset(old.tasks)
     return OwnSuccesses(own, task, config.seed, model, loader, skills, given)
 
 

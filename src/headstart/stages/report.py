@@ -424,7 +424,8 @@ def summarise(runs: Sequence[Run]) -> dict[str, Any]:
 
 def stage_bill(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What each stage itself cost, all runs together, in the order first met."""
-    bills = {b.identity: b for run in runs for b in run.bills}
+    # Runs of equal content in two folders are of one identity, and both were paid for.
+    bills = {(b.identity, b.stage, b.name): b for run in runs for b in run.bills}
     spent: dict[str, Cost] = defaultdict(Cost)
     for bill in bills.values():
         spent[bill.stage] += bill.cost
