@@ -50,6 +50,8 @@ from headstart.stages.reinforce import Progress, ReinforceConfig, one_thread, ru
 from headstart.suites import base
 from headstart.types import Task
 
+GSDE_LOG_STD = -2.0
+"""Of the noise on each hidden unit; on an action they add up to 0.6 to 0.9."""
 ALGORITHMS = {"ppo": PPO, "sac": SAC, "tqc": TQC}
 
 
@@ -115,12 +117,13 @@ class Bridge(VecEnv):
 
 
 def ours(config: PPOConfig | OffPolicyConfig, task: Task) -> dict[str, Any]:
-    """Our settings in the library's words. It has no correlated exploration noise."""
+    """Our settings in the library's words, as far as it has them."""
     return ours_ppo(config) if isinstance(config, PPOConfig) else ours_sac(config, task)
 
 
 def ours_sac(config: OffPolicyConfig, task: Task) -> dict[str, Any]:
-    """It has no LayerNorm either, and improves the policy in every update."""
+    """It has no LayerNorm, improves the policy in every update, and its noise is white: held noise,
+    gSDE, made it worse (LOG.md)."""
     return {
         "learning_rate": config.learning_rate,
         "buffer_size": config.capacity,
@@ -141,7 +144,8 @@ def ours_sac(config: OffPolicyConfig, task: Task) -> dict[str, Any]:
 
 
 def ours_ppo(config: PPOConfig) -> dict[str, Any]:
-    rows = config.num_envs * config.num_steps
+    """For our correlated noise it has gSDE (Raffin et al. 2021), which is held for some steps."""
+    rows, c = config.num_envs * config.num_steps, config.noise_correlation
     return {
         "n_steps": config.num_steps,
         "batch_size": rows // config.num_minibatches,
@@ -154,10 +158,13 @@ def ours_ppo(config: PPOConfig) -> dict[str, Any]:
         "vf_coef": 0.5 * VALUE_COEF,  # our loss of the value has a factor 1/2
         "max_grad_norm": MAX_GRAD_NORM,
         "target_kl": config.max_kl / 1.5,  # the library stops at 1.5 times its target
+        "use_sde": c > 0,
+        # sum over k of c^|k| = (1 + c) / (1 - c), the steps for which held noise is as slow
+        "sde_sample_freq": round((1 + c) / (1 - c)),
         "policy_kwargs": {
             "net_arch": [config.hidden_size] * 2,
             "activation_fn": torch.nn.Tanh,
-            "log_std_init": float(np.log(config.initial_std)),
+            "log_std_init": GSDE_LOG_STD if c else float(np.log(config.initial_std)),
         },
     }
 
