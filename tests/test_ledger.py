@@ -15,6 +15,7 @@ from headstart.ledger import (
     Bill,
     Cost,
     Meter,
+    RunMeter,
     read_bill,
     settle,
     share_of,
@@ -164,23 +165,24 @@ def test_two_bills_of_one_artifact_that_tell_it_differently_are_unknown_where_th
 
 
 def test_a_run_that_went_on_after_something_was_made_of_it_is_counted_once(tmp_path):
-    write_unfinished_bill(tmp_path, "collect", Cost({"expert": 30}, core_s=1.5, wall_s=1.0))
+    first = Cost({"expert": 30}, core_s=1.5, wall_s=1.0)
+    RunMeter(tmp_path, "collect", before=first).save_bill()
     model = Bill("m", "pretrain", "model", TRAIN, (read_bill(tmp_path),))
-    later = Cost({"expert": 80}, core_s=4.0, wall_s=2.5)  # the first 30 steps are in it
-    write_unfinished_bill(tmp_path, "collect", later)
+    more = Cost({"expert": 50}, core_s=2.5, wall_s=1.5)
+    RunMeter(tmp_path, "collect", before=more).save_bill()
     going_on = read_bill(tmp_path)
     settle(tmp_path)
     finished = read_bill(tmp_path)
     assert finished.identity != going_on.identity
     for data in (going_on, finished):
         tuned = Bill("f", "finetune", "tuned", Cost(), (model, data))
-        assert total([tuned]) == total([data, model]) == TRAIN + later
+        assert total([tuned]) == total([data, model]) == TRAIN + first + more
 
 
 def test_a_run_begun_anew_where_another_was_is_paid_beside_it(tmp_path):
     bills = []
     for cost in (DATA, TRAIN):
-        write_unfinished_bill(tmp_path, "collect", cost)
+        RunMeter(tmp_path, "collect", before=cost).save_bill()
         bills.append(read_bill(tmp_path))
         (tmp_path / "ledger.json").unlink()
     assert total(bills) == DATA + TRAIN

@@ -151,15 +151,17 @@ class RunMeter(Meter):
         before: Cost | None = None,
     ) -> None:
         super().__init__(spent_so_far(root) + (before or Cost()), num_gpus)
-        self._root, self._identity = root, _identity_of_run(root)
-        self._stage, self._ancestors = stage, ancestors
+        known = read_bill(root).identity
+        self._run = known if known.startswith(_UNFINISHED) else f"{_UNFINISHED}{uuid.uuid4().hex}"
+        self._root, self._stage, self._ancestors = root, stage, ancestors
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self.save_bill()
 
     def save_bill(self) -> None:
-        bill = Bill(self._identity, self._stage, self._root.name, self.cost(), self._ancestors)
+        name, cost = self._root.name, self.cost()
+        bill = Bill(self._run, self._stage, name, cost, self._ancestors, begun_as=self._run)
         write_bill(self._root, bill)
 
 
@@ -181,7 +183,7 @@ class Bill:
     cost: Cost
     ancestors: tuple[Bill, ...] = ()
     begun_as: str = absent("", default="")
-    """Its identity while the run went on: in the bill of what was made of it then it has that."""
+    """The identity of a run's bill while it goes on: what is made of it then knows it by that."""
 
 
 def write_bill(root: Path | str, bill: Bill) -> None:
@@ -189,12 +191,10 @@ def write_bill(root: Path | str, bill: Bill) -> None:
     write_json(Path(root) / "ledger.json", bill)
 
 
-def write_unfinished_bill(
-    root: Path | str, stage: str, cost: Cost, ancestors: tuple[Bill, ...] = ()
-) -> None:
-    """Write what a run has spent so far, finished or not: what is spent is spent."""
+def write_unfinished_bill(root: Path | str, stage: str, cost: Cost) -> None:
+    """Write the bill of what no ``RunMeter`` meters, before it is complete; ``settle`` ends it."""
     root = Path(root)
-    write_bill(root, Bill(_identity_of_run(root), stage, root.name, cost, ancestors))
+    write_bill(root, Bill(f"{_UNFINISHED}{_place(root)}", stage, root.name, cost))
 
 
 def spent_so_far(root: Path | str) -> Cost:
@@ -214,7 +214,7 @@ def settle(root: Path | str) -> None:
     """
     bill = read_bill(root)
     if bill.identity.startswith(_UNFINISHED):
-        finish(root, replace(bill, begun_as=bill.identity))
+        finish(root, bill)
     elif not (Path(root) / SEAL).exists():
         seal(root)
 
@@ -270,7 +270,8 @@ def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
     left = list(reversed(bills))
     while left:
         bill = left.pop()
-        earlier.add(bill.begun_as)
+        if bill.begun_as != bill.identity:
+            earlier.add(bill.begun_as)
         known = found.setdefault(bill.identity, bill)
         if known.cost != bill.cost:
             cost = _later if bill.identity.startswith(_UNFINISHED) else _agreed
@@ -296,13 +297,6 @@ def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
         measured = (cost.core_s, cost.gpu_s, cost.flops, cost.wall_s, cost.energy_j)
         shares = [None if quantity is None else quantity * fraction for quantity in measured]
     return Cost(steps, demonstrations, *shares)
-
-
-def _identity_of_run(root: Path) -> str:
-    """What the run in ``root`` is called while it goes on."""
-    identity = read_bill(root).identity
-    begun = identity.startswith(_UNFINISHED)
-    return identity if begun else f"{_UNFINISHED}{uuid.uuid4().hex}"
 
 
 def _later(a: Cost, b: Cost) -> Cost:
