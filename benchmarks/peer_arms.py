@@ -122,31 +122,32 @@ def ours(config: PPOConfig | OffPolicyConfig, task: Task) -> dict[str, Any]:
 
 
 def ours_sac(config: OffPolicyConfig, task: Task) -> dict[str, Any]:
-    """It has no LayerNorm, improves the policy in every update, and its noise is white: held noise,
-    gSDE, made it worse (LOG.md)."""
-    return {
+    """It has no LayerNorm, and improves the policy in every update."""
+    updates = config.burst * config.num_envs * config.updates_per_step
+    return explore(config) | {
         "learning_rate": config.learning_rate,
         "buffer_size": config.capacity,
         "learning_starts": config.warmup_steps,
         "batch_size": config.batch_size,
         "tau": config.target_rate,
         "gamma": config.gamma,
-        "train_freq": 1,  # a step of all environments
-        "gradient_steps": round(config.num_envs * config.updates_per_step),
+        "train_freq": config.burst,  # steps of all environments
+        "gradient_steps": round(updates),
         "n_steps": config.n_step,
         "ent_coef": f"auto_{INITIAL_TEMPERATURE}",
         "target_entropy": config.target_entropy * len(task.action_channels),
         "policy_kwargs": {
             "net_arch": [config.hidden_size] * 2,
             "n_critics": config.num_critics,
+            "log_std_init": GSDE_LOG_STD,
         },
     }
 
 
 def ours_ppo(config: PPOConfig) -> dict[str, Any]:
-    """For our correlated noise it has gSDE (Raffin et al. 2021), which is held for some steps."""
-    rows, c = config.num_envs * config.num_steps, config.noise_correlation
-    return {
+    rows = config.num_envs * config.num_steps
+    log_std = GSDE_LOG_STD if config.noise_correlation else float(np.log(config.initial_std))
+    return explore(config) | {
         "n_steps": config.num_steps,
         "batch_size": rows // config.num_minibatches,
         "n_epochs": config.update_epochs,
@@ -158,15 +159,19 @@ def ours_ppo(config: PPOConfig) -> dict[str, Any]:
         "vf_coef": 0.5 * VALUE_COEF,  # our loss of the value has a factor 1/2
         "max_grad_norm": MAX_GRAD_NORM,
         "target_kl": config.max_kl / 1.5,  # the library stops at 1.5 times its target
-        "use_sde": c > 0,
-        # sum over k of c^|k| = (1 + c) / (1 - c), the steps for which held noise is as slow
-        "sde_sample_freq": round((1 + c) / (1 - c)),
         "policy_kwargs": {
             "net_arch": [config.hidden_size] * 2,
             "activation_fn": torch.nn.Tanh,
-            "log_std_init": GSDE_LOG_STD if c else float(np.log(config.initial_std)),
+            "log_std_init": log_std,
         },
     }
+
+
+def explore(config: PPOConfig | OffPolicyConfig) -> dict[str, Any]:
+    """For our correlated noise it has gSDE (Raffin et al. 2021), which is held for some steps."""
+    c = config.noise_correlation
+    # sum over k of c^|k| = (1 + c) / (1 - c), the steps for which held noise is as slow
+    return {"use_sde": c > 0, "sde_sample_freq": round((1 + c) / (1 - c))}
 
 
 class Peer:
