@@ -382,3 +382,49 @@ def test_hostile_names_cannot_break_the_page(tmp_path):
     write_arm(path, content)
     price_report(PriceReportConfig(folder=tmp_path))
     assert (tmp_path / "report.html").read_text().count("</script>") == 3
+
+
+def test_who_has_demonstrations_is_held_against_imitation_with_any_number(folder):
+    for task in ("c", "d"):
+        costs = ((1, 100, 30.0, 0.5), (3, 300, 20.0, 0.9))
+        points = [
+            dict(demonstrations=k, env_steps=n, core_s=c, success_rate=rate, episodes=20)
+            for k, n, c, rate in costs
+        ]
+        write_points(folder, "imitation", task, points)
+    content = summarise(read_arms(folder))
+    _, given = compared(content, "demos_1", "demonstrations")
+    _, any_number = compared(content, "demos_1", "imitation")
+    assert given["arm"] == "rlpd_1"  # one demonstration is not enough to imitate
+    assert (any_number["arm"], any_number["marginal"]) == ("imitation", 600)
+    assert any_number["ratio"]["value"] == 3  # 200 steps from the prior
+    assert any_number["break_even"]["value"] == pytest.approx(10_000 / (300 - 100))
+    assert not [c for c in content["comparisons"] if c["arm"] == "told" and len(c["against"]) > 1]
+
+
+def test_an_arm_is_not_compared_where_what_its_prior_knows_is_enough(folder, tmp_path):
+    for task in ("a", "b"):
+        write_result(folder, "scratch", task, [(20_000, 80.0, 0.9)])
+    prior = Prior(write_prior(tmp_path / "prior"))
+    content = summarise(read_arms(folder, prior), prior.known_already())
+    told = [
+        (c["threshold"], c["known_already"])
+        for c in content["comparisons"]
+        if (c["arm"], c["currency"]) == ("told", "env_steps")
+    ]
+    # a at 100 %, b at 90 %, c and d at 30 % are 62.5 % together before told has learned anything.
+    assert told == [(0.5, 0), (0.8, 0), (0.9, 0), (0.8, 2), (0.9, 2)]
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "interval", "shown"),
+    [
+        (158.1, ">=", (125.9, math.inf), ">= 150\u00d7 [120, \u221e]"),
+        (158.1, "<=", (0.0, 161.0), "<= 160\u00d7 [0, 170]"),
+        (99.7, "", (99.4, 150.2), "100\u00d7 [99, 150]"),
+        (0.57, ">=", (None, None), ">= 0.57\u00d7"),
+        (4_544.0, "", (1.25, 5_551.0), "4,500\u00d7 [1.2, 5,600]"),
+    ],
+)
+def test_a_bound_stays_one_when_it_is_rounded(value, bound, interval, shown):
+    assert words.times({"value": value, "bound": bound, "interval": interval}) == shown

@@ -18,10 +18,17 @@ function amount(value, censored) {
 }
 const bounds = (interval, show) => (interval[0] === null ? null : `[${interval.map((x) => show(number(x))).join(", ")}]`);
 const money = (row, key) => (DATA.per_core_s && row.currency === "core_s" && row[key] !== null ? `money ${row.censored ? "≥ " : ""}${digits(row[key] * DATA.per_core_s)}` : null);
-const times = (x) => (x === Infinity ? "∞" : digits(x >= 100 ? Number(x.toPrecision(2)) : x));
+// Two digits, rounded so that a bound stays one.
+function times(x, bound) {
+  if (x === Infinity || !x) return x ? "∞" : "0";
+  const power = Math.floor(Math.log10(x)) - 1, scaled = Number((x / 10 ** power).toFixed(6));
+  const nearest = { ">=": Math.floor, "<=": Math.ceil, "": Math.round }[bound](scaled);
+  return Number(`${nearest}e${power}`).toLocaleString("en", { maximumFractionDigits: 9 });
+}
 const signs = { ">=": "≥ ", "<=": "≤ ", "": "" };
 const ratioCell = (label, estimate) => html("td", { "data-label": label }, html("span", {},
-  !estimate ? "unknown" : estimate.bound === "?" ? "cannot be told" : `${signs[estimate.bound]}${times(number(estimate.value))}×`, estimate && estimate.bound !== "?" ? html("small", {}, bounds(estimate.interval, times)) : null));
+  !estimate ? "unknown" : estimate.bound === "?" ? "cannot be told" : `${signs[estimate.bound]}${times(number(estimate.value), estimate.bound)}×`,
+  estimate && estimate.bound !== "?" ? html("small", {}, bounds(estimate.interval, (x) => times(x, estimate.bound))) : null));
 const table = (head, rows) => (rows.length ? html("table", {}, html("thead", {}, html("tr", {}, ...head.map((name) => html("th", {}, name)))), html("tbody", {}, ...rows))
   : html("p", { class: "absent" }, "Not run yet."));
 const nameCell = (arm) => html("td", {}, swatch(arm), DATA.arms[arm].label, DATA.arms[arm].note ? html("small", {}, DATA.arms[arm].note) : null);
@@ -117,7 +124,7 @@ function boughtTable() {
   byId("bought-table").replaceChildren(table(["Prior", "on", "against the cheapest with", "new tasks alone", "with all that came before", "of it, by demonstrations"], pairs.map(([row, against, i]) =>
     html("tr", { class: i ? null : "first" }, i ? html("td", {}) : nameCell(row.arm),
       html("td", { "data-label": "on" }, html("span", {}, `${row.tasks.length} tasks`, row.known_already ? html("small", {}, `${row.known_already} known already`) : null)),
-      html("td", { "data-label": "against" }, html("span", {}, against.access === "reward" ? "reward only" : "the same demonstrations",
+      html("td", { "data-label": "against" }, html("span", {}, DATA.access[against.access],
         html("small", {}, swatch(against.arm), DATA.arms[against.arm].short, against.same_reward ? "" : ", dense reward"))),
       row.marginal === 0 ? html("td", { "data-label": "new tasks alone" }, "takes none more") : ratioCell("new tasks alone", against.ratio),
       ratioCell("with all that came before", against.full_ratio),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from headstart.arms import CURRENCIES, Arm
@@ -39,7 +39,11 @@ LABELS = {
     "finetuned": "Prior, fine-tuned",
 }
 """In the order of the tables."""
-ACCESS = {"reward": "reward only", "demonstrations": "the same demonstrations"}
+ACCESS = {
+    "reward": "reward only",
+    "demonstrations": "the same demonstrations",
+    "imitation": "as many demonstrations as it takes",
+}
 ARMS_IN_A_ROW = 6
 INFINITE = "\u221e"
 """Of a ratio: the other side is free. Of a bound: there is none."""
@@ -97,14 +101,21 @@ def times(estimate: dict[str, Any] | None) -> str:
     if estimate["bound"] == "?":
         return NOT_TOLD
     mark = f"{estimate['bound']} " if estimate["bound"] else ""
-    low, high = estimate["interval"]
-    interval = "" if low is None else f" [{_number(low)}, {_number(high)}]"
-    return f"{mark}{_number(estimate['value'])}\u00d7{interval}"
+    value, low, high = (
+        _number(x, estimate["bound"]) for x in (estimate["value"], *estimate["interval"])
+    )
+    interval = f" [{low}, {high}]" if low else ""
+    return f"{mark}{value}\u00d7{interval}"
 
 
-def _number(value: float) -> str:
-    rounded = f"{value:.2g}"
-    return INFINITE if math.isinf(value) else rounded if value < 100 else f"{float(rounded):,.0f}"
+def _number(value: float | None, bound: str) -> str:
+    """Two digits, rounded so that a bound stays one."""
+    if value is None or math.isinf(value):
+        return "" if value is None else INFINITE
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1) if value else 1.0
+    nearest: Callable[[float], int] = {"": round, ">=": math.floor, "<=": math.ceil}[bound]
+    rounded = nearest(round(value / unit, 6)) * unit  # 0.57 / 0.01 is not quite 57
+    return f"{rounded:,.0f}" if rounded >= 99.5 else f"{rounded:.2g}"
 
 
 def task_number(estimate: dict[str, Any]) -> str:
@@ -175,6 +186,7 @@ def describe(content: dict[str, Any]) -> dict[str, Any]:
         count(len(content["tasks"]), "task"),
         "success at any step of an episode",
         "prices of training, evaluation not counted",
+        "a price is read at the first evaluation that has it: up to one (steps apart) too high",
         "in brackets: 95 % bootstrap intervals over tasks and seeds",
     ]
     if content["missing"]:
@@ -210,11 +222,11 @@ def headline(content: dict[str, Any]) -> str:
 
 
 def beside(content: dict[str, Any]) -> str:
-    """What the headline would leave out: the rival that was given the same demonstrations."""
+    """What the headline would leave out: the rivals that were given demonstrations too."""
     comparison, against = main_comparison(content) or ({"against": []}, {})
-    return "".join(
-        f"Against the same demonstrations ({_label(content, other)}): {times(other['ratio'])}, and"
-        f" {times(other['full_ratio'])} counting all that came before. {other['verdict']}."
+    return " ".join(
+        f"Against {ACCESS[other['access']]} ({_label(content, other)}): {times(other['ratio'])},"
+        f" and {times(other['full_ratio'])} counting all that came before. {other['verdict']}."
         for other in comparison["against"]
         if other is not against
     )

@@ -121,6 +121,7 @@ def summarise(arms: Sequence[Arm], known: Sequence[Run] = ()) -> dict[str, Any]:
         "tasks": tasks,
         "thresholds": THRESHOLDS,
         "amortised_over": AMORTISED_OVER,
+        "access": words.ACCESS,
         "arms": {arm.name: words.about(arm) | _facts(arm) for arm in arms},
         "missing": [name for name in EXPECTED if name not in {arm.name for arm in arms}],
         "price": [row for arm in arms for row in price_rows(arm)],
@@ -320,9 +321,10 @@ def _shares(arm: Arm, currency: str, threshold: float) -> list[tuple[float, floa
 def compare(arm: Arm, arms: Sequence[Arm], known: Sequence[Run]) -> list[dict[str, Any]]:
     """What pre-training and the demonstrations bought, against the cheapest with the same access.
 
-    On the arm's own tasks, and with those that its prior was trained on if that adds any.
+    On the arm's own tasks, and with those that its prior was trained on, unless these alone have
+    the success and the arm has no part in it.
     """
-    rivals = {access: _rivals(arm, arms, access) for access in ("reward", "demonstrations")}
+    rivals = {access: _rivals(arm, arms, access) for access in words.ACCESS}
     found, seen = [], []
     for ours in (arm, with_known(arm, known)):
         covers = [_most(ours, rivals[access]) for access in rivals if rivals[access]]
@@ -333,19 +335,24 @@ def compare(arm: Arm, arms: Sequence[Arm], known: Sequence[Run]) -> list[dict[st
         for currency in CURRENCIES:
             for threshold in THRESHOLDS:
                 row = _compare(ours, rivals, tasks, currency, threshold)
-                found.append(row | {"known_already": len(set(tasks) - set(arm.tasks))})
+                known_already = len(set(tasks) - set(arm.tasks))
+                if row["marginal"] != 0 or not known_already:
+                    found.append(row | {"known_already": known_already})
     return found
 
 
 def _rivals(arm: Arm, arms: Sequence[Arm], access: str) -> list[Arm]:
-    """Arms from scratch that were given as much: reward only, or the same demonstrations.
+    """Arms from scratch that were given as much: reward only, or the same demonstrations; and for
+    who has demonstrations imitation with any number, since what they cost is in its price.
 
     Of those that learn from reward the ones with the same reward; where there is none, the ones
     with the dense reward, which is more than the arm was given.
     """
-    count = arm.demonstrations if access == "demonstrations" else 0
-    if access == "demonstrations" and not count:
+    if access != "reward" and not arm.demonstrations:
         return []
+    if access == "imitation":
+        return [a for a in arms if a.name == "imitation"]
+    count = arm.demonstrations if access == "demonstrations" else 0
     given = [a for a in arms if not a.pretrained and a.demonstrations == count]
     alike = [a for a in given if a.reward in (arm.reward, "none")]
     dense = [a for a in given if a.reward in ("dense", "none")]
@@ -405,8 +412,10 @@ def _compare(
             even = break_even(spent - other, theirs, ours, len(tasks), resampled)
             row["break_even"] = asdict(even)
         content["against"].append(row | words.verdict(content, row))
-    if len(against) == 2:
-        reward, given = (on_tasks.price(against[a].name, threshold) for a in against)
+    if "reward" in against and "demonstrations" in against:
+        reward, given = (
+            on_tasks.price(against[a].name, threshold) for a in ("reward", "demonstrations")
+        )
         bought: Estimate = ratio(reward, given, on_tasks.is_resampled(*on_tasks.sets))
         content["demonstrations_factor"] = asdict(bought)
     return content
