@@ -51,7 +51,7 @@ build/peers:            ## Stable-Baselines3 beside our scratch arm: benchmarks/
 	$@/bin/python -m pip install --quiet --constraint constraints.txt --editable . \
 		stable-baselines3==2.9.2 sb3-contrib==2.9.2
 
-durability: .venv/dev   ## every durability test at full size: an hour; writes results/durability
+durability: .venv/dev   ## every durability test at full size: half an hour; writes results/durability
 	.venv/bin/python benchmarks/durability.py --out results/durability/report.json
 
 clean:

@@ -4,7 +4,7 @@
     python benchmarks/durability.py --only power_loss --scale 0.1
 
 Recordings and runs are killed, the power is cut, the disk fills up, files are damaged and made to
-harm; see tests/durability/ for how. About an hour on two cores, most of it starting processes.
+harm; see tests/durability/ for how. Half an hour on two cores, most of it starting processes.
 With ``--only`` a report of the same size keeps what it says of the other checks.
 """
 
@@ -102,7 +102,7 @@ def main() -> int:
         "config": {"scale": options.scale, "seed": SEED},
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "machine": {
-            "system": f"{platform.system()} {platform.release()}",
+            "system": platform.system(),
             "cores": psutil.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },

@@ -131,12 +131,8 @@ def measured(prior: Path, config: FinetuneConfig) -> dict[tuple[str, int], dict[
 def point(row: dict[str, Any], count: int) -> dict[str, Any]:
     """A point of the curve, whose cost includes the demonstrations."""
     cost = Cost.from_json(row["cost"])
-    return {
+    return cost.amounts(("env_steps", "core_s", "flops", "wall_s", "energy_j")) | {
         "demonstrations": count,
-        "env_steps": cost.env_steps,
-        "core_s": cost.core_s,
-        "flops": cost.flops,
-        "wall_s": cost.wall_s,
         "success_rate": sum(row["success"]) / len(row["success"]),
         "episodes": len(row["success"]),
     }

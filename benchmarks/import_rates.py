@@ -3,7 +3,8 @@
     python benchmarks/import_rates.py --minari PYTHON --robomimic PYTHON --ogbench PYTHON
         [--steps 1000000] [--only minari-hdf5]
 
-PYTHON is the interpreter of an environment that has that library (``make interop`` builds them).
+PYTHON is the interpreter of an environment that has that library (``make interop`` builds the
+first two; for the last ``pip install ogbench`` into one).
 The data are 43 channels in episodes of 200 steps, written by the library, or for robomimic, which
 writes from a simulator only, with h5py in its layout. Prints steps a second of both sides: ours
 from the source to a finished dataset on disk. The libraries' sides:

@@ -4,7 +4,8 @@
     build/peers/bin/python benchmarks/ppo_time.py
 
 The same task, environments, networks and settings, one thread, and the same work: no update ends
-early. Evaluation is not in it. Both sides take turns; prints the median of each side's repeats.
+early. Only the noise differs: ours is correlated, the peer's white, which costs it least.
+Evaluation is not in it. Both sides take turns; prints the median of each side's repeats.
 """
 
 from __future__ import annotations

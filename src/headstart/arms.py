@@ -272,7 +272,7 @@ def spent_before(bill: Bill, arm: Arm, has_demonstrations: bool) -> tuple[Price,
         cost = sum((b.cost for b in given.values()), Cost())
         before += _demonstrations_of(cost, arm.demonstrations)
     upstream = sum((b.cost for b in tree.values() if b.identity not in apart), Cost())
-    return in_currencies(upstream), in_currencies(before)
+    return upstream.amounts(CURRENCIES), before.amounts(CURRENCIES)
 
 
 def _demonstrations_of(cost: Cost, count: int) -> Cost:
@@ -280,10 +280,6 @@ def _demonstrations_of(cost: Cost, count: int) -> Cost:
     if not cost.demonstrations or cost.env_steps is None:
         return Cost.unknown()
     return share_of(cost, round(cost.env_steps * count / cost.demonstrations), count)
-
-
-def in_currencies(cost: Cost) -> Price:
-    return {currency: getattr(cost, currency) for currency in CURRENCIES}
 
 
 class Prior:

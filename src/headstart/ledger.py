@@ -9,7 +9,7 @@ import hashlib
 import resource
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -50,6 +50,10 @@ class Cost:
     @classmethod
     def unknown(cls) -> Cost:
         return cls(None, None, None, None, None, None, None)
+
+    def amounts(self, currencies: Iterable[str]) -> dict[str, float | None]:
+        """What it is in each of these, e.g. ``env_steps``."""
+        return {currency: getattr(self, currency) for currency in currencies}
 
     @property
     def env_steps(self) -> int | None:

@@ -114,7 +114,7 @@ class Episode:
     seed: int
     """Seed of the environment that the episode was made in."""
     behavior: str
-    """Who acted, e.g. ``expert``, ``noisy-expert``, ``random``."""
+    """Who acted, e.g. ``expert``, ``perturbed-expert``, ``random``."""
     action_expert: np.ndarray | None = None  # (T, A) float32: the expert's own action at obs[t]
     images: Mapping[str, np.ndarray | Clip] = field(default_factory=dict)
     """Camera's name -> (T, H, W, 3) uint8 what it saw with obs[t], or a clip to link to."""

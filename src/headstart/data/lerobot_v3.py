@@ -6,7 +6,8 @@
     meta/stats.json                                per feature: min max mean std count quantiles
     meta/tasks.parquet                             instruction -> task_index
     meta/episodes/chunk-000/file-000.parquet       one row per episode
-    data/chunk-000/file-000.parquet                one row per step, one row group per episode
+    data/chunk-000/file-000.parquet                one row per step; row groups of an episode,
+                                                   or where imported of 1,000 steps
     videos/observation.images.CAMERA/chunk-000/file-000.mp4    many episodes one after another
 
 All of meta/ is derived from our own meta/journal.jsonl, data/ and videos/. What LeRobot has no

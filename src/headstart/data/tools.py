@@ -49,6 +49,7 @@ class SplitConfig:
     """Settings of parting a dataset. Give one of --shares, --tasks and --episodes."""
 
     source: tyro.conf.Positional[Path]
+    """The dataset."""
     out: Path
     """Folder to write to; each part is a dataset in it."""
     shares: tuple[float, ...] = ()
@@ -60,6 +61,7 @@ class SplitConfig:
     names: tuple[str, ...] = ("train", "heldout")
     """What the parts are called."""
     seed: int = 0
+    """Of the draw by --shares."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class FilterConfig:
     """Settings of thinning a dataset. An episode is kept if it passes all that is asked for."""
 
     source: tyro.conf.Positional[Path]
+    """The dataset."""
     out: Path
     """Folder to write to."""
     task: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ class LearnerConfig:
     weight_decay: float = 0.05
     """Of the layers' matrices."""
     warmup_updates: int = 50
+    """In which the rates rise from nothing."""
     change_coef: float = 0.1
     """Weight of the next-observation loss beside the action loss."""
     word_coef: float = 0.05

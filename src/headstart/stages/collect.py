@@ -31,6 +31,7 @@ class CollectConfig:
     split: str = "metaworld/ml45-train"
     """The tasks, ``suite/split``, or one task, ``suite/name``."""
     seed: int = 0
+    """Of starts, goals and perturbations."""
     purpose: Literal["data", "prompt"] = "data"
     """What the episodes are for; purposes never share a start (headstart.seeds)."""
     env_steps: int = 100_000
@@ -43,6 +44,7 @@ class CollectConfig:
     num_envs: int = 8
     """Environments stepped together. Each takes about 20 MB."""
     max_episode_steps: int = 300
+    """Steps after which an episode is truncated."""
     steps_after_success: int = 5
     """Steps an episode goes on for after its first success."""
 

@@ -50,9 +50,11 @@ class EvaluateConfig:
     episodes: int = 20
     """Episodes a prompt, each with a start and goal of its own."""
     max_episode_steps: int = 300
+    """Steps after which an episode is truncated."""
     control_episodes: int = 8
     """Episodes a prompt of the controls: retrieval, replay, a wrong demonstration."""
     seed: int = 0
+    """Of starts and goals, and of what is drawn in acting."""
 
     def __post_init__(self) -> None:
         one = (1, math.inf)

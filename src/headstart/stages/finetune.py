@@ -68,7 +68,9 @@ class FinetuneConfig:
     episodes: int = 20
     """Episodes a policy is evaluated on."""
     max_episode_steps: int = 300
+    """Steps after which an episode is truncated."""
     seed: int = 0
+    """Of weights, batches, starts and goals."""
 
     def __post_init__(self) -> None:
         some = (1, math.inf)

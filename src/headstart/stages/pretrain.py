@@ -57,7 +57,9 @@ class PretrainConfig:
     """Episodes of each task kept out of training, to measure the loss on; half of them at
     most. Where there are two, one is shown and the other predicted."""
     log_every: int = 20
+    """Updates between lines of metrics.jsonl."""
     checkpoint_every: int = 500
+    """Updates between the states that --resume goes on from."""
     device: str = free("auto")
     """``cpu``, ``cuda`` or ``auto``: a GPU where there is one."""
     tracker: Literal["tensorboard", "none", "trackio", "wandb"] = free("tensorboard")

@@ -338,13 +338,8 @@ def _point(
 ) -> dict[str, Any]:
     """A point of the curve: the policy as it is, and what it cost."""
     success, diverged = _evaluate(config, learner, task, progress.rounds, meter)
-    cost = progress.cost
-    return {
-        "env_steps": cost.env_steps,
-        "core_s": cost.core_s,
-        "flops": cost.flops,
-        "wall_s": cost.wall_s,
-        "energy_j": cost.energy_j,
+    cost = progress.cost.amounts(("env_steps", "core_s", "flops", "wall_s", "energy_j"))
+    return cost | {
         "success_rate": float(success.mean()),
         "episodes": len(success),
         "diverged_episodes": diverged,

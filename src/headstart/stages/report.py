@@ -208,10 +208,6 @@ Price = dict[str, float | None]
 """An amount in each of CURRENCIES."""
 
 
-def in_currencies(cost: Cost) -> Price:
-    return {currency: getattr(cost, currency) for currency in CURRENCIES}
-
-
 def mean_price(prices: Iterable[Price]) -> Price:
     """The mean in each currency; None where one of them is None."""
     prices = list(prices)
@@ -259,7 +255,7 @@ def demonstration_curves(runs: Sequence[Run], outcomes: Outcomes) -> list[list[C
     for i, run in enumerate(runs):
         for row in run.rows:
             key = (row["arm"], row["task"], (i, row.get("seed", 0)))
-            prices[key].append(in_currencies(row_cost(row)))
+            prices[key].append(row_cost(row).amounts(CURRENCIES))
     heldout = sorted({t for arm, by in outcomes.items() if arm.startswith("heldout.") for t in by})
     found = []
     for arm, pattern in DEMONSTRATION_ARMS.items():
@@ -383,7 +379,7 @@ def _or_inf(row: dict[str, Any]) -> float:
 def summarise(runs: Sequence[Run]) -> dict[str, Any]:
     """What report.json holds."""
     outcomes = gather(runs)
-    upstream = [in_currencies(run.upstream()) for run in runs]
+    upstream = [run.upstream().amounts(CURRENCIES) for run in runs]
     few = demonstration_curves(runs, outcomes)
     learned = reinforcement_curves(runs)
     by_arm_and_task: dict[tuple[str, str], list[Curve]] = defaultdict(list)
@@ -431,7 +427,7 @@ def stage_bill(runs: Sequence[Run]) -> list[dict[str, Any]]:
         spent[bill.stage] += bill.cost
     order = ("collect", "data", "pretrain", "evaluate", "finetune", "reinforce")
     stages = sorted(spent, key=lambda s: order.index(s) if s in order else len(order))
-    return [{"stage": s} | in_currencies(spent[s]) for s in stages]
+    return [{"stage": s} | spent[s].amounts(CURRENCIES) for s in stages]
 
 
 def losses(metrics: Sequence[dict[str, Any]], most: int = 400) -> dict[str, list]:

@@ -69,7 +69,8 @@ INSTRUCTIONS = {
 }
 
 HELD_OUT = ("bin-picking", "box-close", "door-lock", "door-unlock", "hand-insert")
-"""The five test tasks of Meta-World's ML45. The exam: no setting is chosen on them."""
+"""The five test tasks of Meta-World's ML45. The exam: no setting of pre-training, evaluation or
+fine-tuning is chosen on them. Those of reinforcement learning from a prior were (LOG.md)."""
 
 VALIDATION = ("basketball", "faucet-close", "faucet-open", "handle-press-side", "shelf-place")
 """Five of ML45's training tasks, left out of training while settings are chosen."""
