@@ -107,18 +107,17 @@ const overlaps = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h
 // Puts each label beside its anchor: the first of the candidate places that stays inside the chart
 // and hits neither a label nor an obstacle (a box); the least bad one where none is free.
 function directLabels(chart, labels, obstacles, width, height) {
-  const taken = [...obstacles];
+  const placed = [];
   for (const { text, x, y, fill } of labels) {
     const w = textWidth(text) + 6, h = 16;
-    const candidates = [
-      [x + 10, y - 8], [x - w - 10, y - 8], [x - w / 2, y - 26], [x - w / 2, y + 10],
-      [x + 8, y - 26], [x - w - 8, y - 26], [x + 8, y + 10], [x - w - 8, y + 10],
-      [x - w / 2, y - 44], [x - w / 2, y + 28], [x - w, y - 44], [x - w, y + 28],
-    ].map(([left, top]) => ({ x: Math.min(Math.max(left, 2), width - w - 2), y: top, w, h, moved: left < 2 || left + w > width - 2 }));
-    const badness = (box) => taken.filter((other) => overlaps(box, other)).length + (box.moved ? 0.5 : 0)
-      + (box.y < 0 || box.y + h > height ? 5 : 0);
+    const candidates = [-8, -26, 10, -44, 28, 46, 64].flatMap((down) => [x + 10, x - w - 10, x - w / 2].map((left) => [left, y + down]))
+      .filter(([left, top]) => left > x || left + w < x || top + h < y || top > y)  // not on its own end
+      .map(([left, top]) => ({ x: Math.min(Math.max(left, 2), width - w - 2), y: top, w, h, moved: left < 2 || left + w > width - 2 }));
+    const hits = (box, others) => others.filter((other) => overlaps(box, other)).length;
+    // A label upon a label cannot be read; upon a curve it can.
+    const badness = (box) => hits(box, obstacles) + 10 * hits(box, placed) + (box.moved ? 0.5 : 0) + (box.y < 0 || box.y + h > height ? 5 : 0);
     const best = candidates.reduce((a, b) => (badness(b) < badness(a) ? b : a));
-    taken.push(best);
+    placed.push(best);
     chart.append(svg("text", { class: "direct", x: best.x + 3, y: best.y + 12.5, style: `fill:${fill}` }, text));
   }
 }
