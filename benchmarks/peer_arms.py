@@ -9,8 +9,9 @@ seeds, evaluation and when to stop are those of ``headstart reinforce``: only wh
 another's. One file a task and seed, under ``sb3_ppo``, ``sb3_ppo_ours`` and so on; what is complete
 is kept. Prints a line a run.
 
-Everybody reads the last two frames, stacked by VecFrameStack. The defaults are the library's with
-one environment, so SAC and TQC take one gradient step a step (train_freq 1, gradient_steps 1).
+Everybody reads what our networks read, the last frame and its change. The defaults are the
+library's with one environment, so SAC and TQC take one gradient step a step (train_freq 1,
+gradient_steps 1).
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from sb3_contrib import TQC  # pyright: ignore[reportMissingImports]
 from stable_baselines3 import PPO, SAC  # pyright: ignore[reportMissingImports]
 from stable_baselines3.common.vec_env import (  # pyright: ignore[reportMissingImports]
     VecEnv,
-    VecFrameStack,
     VecNormalize,
 )
 from torch import Tensor
@@ -44,7 +44,13 @@ from headstart.arms import write_arm
 from headstart.artifact import Artifact, read_json
 from headstart.behaviors.base import Decision
 from headstart.ledger import Meter
-from headstart.model.actor_critic import CLIP, FRAME_STACK
+from headstart.model.actor_critic import (
+    CLIP,
+    DEVIATION_FLOOR,
+    FRAME_STACK,
+    History,
+    last_and_changes,
+)
 from headstart.model.soft_actor_critic import INITIAL_TEMPERATURE
 from headstart.stages.reinforce import Progress, ReinforceConfig, one_thread, run_round
 from headstart.suites import base
@@ -74,15 +80,15 @@ class Bridge(VecEnv):
     """Our environments as the library wants them: resets by themselves, endings in the infos."""
 
     def __init__(self, task: Task, num_envs: int) -> None:
-        obs_space = Box(-np.inf, np.inf, (len(task.obs_channels),), np.float32)
+        self._history = History(num_envs, FRAME_STACK, len(task.obs_channels))
+        obs_space = Box(-np.inf, np.inf, (FRAME_STACK * len(task.obs_channels),), np.float32)
         super().__init__(num_envs, obs_space, Box(-1.0, 1.0, (len(task.action_channels),)))
         self.env: base.VecEnv | None = None
         """To be set before a reset."""
         self._action = np.zeros(0)
 
     def reset(self) -> np.ndarray:
-        assert self.env is not None
-        return np.nan_to_num(self.env.reset())
+        return self._start(np.arange(self.num_envs))
 
     def step_async(self, actions: np.ndarray) -> None:
         self._action = actions
@@ -90,15 +96,21 @@ class Bridge(VecEnv):
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         assert self.env is not None
         result = self.env.step(self._action)
-        obs, infos = np.nan_to_num(result.obs), [{"success": s} for s in result.success.tolist()]
+        obs = last_and_changes(self._history.push(result.obs, np.arange(self.num_envs)))
+        infos = [{"success": s} for s in result.success.tolist()]
         done = result.terminated | result.truncated
         ended = np.flatnonzero(done).astype(np.int32)
         for k in ended.tolist():
             infos[k]["terminal_observation"] = obs[k].copy()
             infos[k]["TimeLimit.truncated"] = not result.terminated[k]
         if len(ended):
-            obs[ended] = np.nan_to_num(self.env.reset(ended))
+            obs[ended] = self._start(ended)
         return obs, result.reward, done, infos
+
+    def _start(self, env_ids: np.ndarray) -> np.ndarray:
+        assert self.env is not None
+        self._history.reset(env_ids)
+        return last_and_changes(self._history.push(self.env.reset(env_ids), env_ids))
 
     def close(self) -> None:
         """The driver closes what it made."""
@@ -122,9 +134,11 @@ def ours(config: PPOConfig | OffPolicyConfig, task: Task) -> dict[str, Any]:
 
 
 def ours_sac(config: OffPolicyConfig, task: Task) -> dict[str, Any]:
-    """It has no LayerNorm, and improves the policy in every update."""
+    """It has no LayerNorm, improves the policy in every update, and draws noise for every burst."""
     updates = config.burst * config.num_envs * config.updates_per_step
-    return explore(config) | {
+    return {
+        "use_sde": config.noise_correlation > 0,
+        "sde_sample_freq": -1,  # held for the whole burst, as anything else would be cut short
         "learning_rate": config.learning_rate,
         "buffer_size": config.capacity,
         "learning_starts": config.warmup_steps,
@@ -146,8 +160,13 @@ def ours_sac(config: OffPolicyConfig, task: Task) -> dict[str, Any]:
 
 def ours_ppo(config: PPOConfig) -> dict[str, Any]:
     rows = config.num_envs * config.num_steps
-    log_std = GSDE_LOG_STD if config.noise_correlation else float(np.log(config.initial_std))
-    return explore(config) | {
+    rho = config.noise_correlation
+    log_std = GSDE_LOG_STD if rho else float(np.log(config.initial_std))
+    return {
+        # For our correlated noise it has gSDE (Raffin et al. 2021), which is held for some steps:
+        # sum over k of rho^|k| = (1 + rho) / (1 - rho), those for which it is as slow
+        "use_sde": rho > 0,
+        "sde_sample_freq": round((1 + rho) / (1 - rho)),
         "n_steps": config.num_steps,
         "batch_size": rows // config.num_minibatches,
         "n_epochs": config.update_epochs,
@@ -167,13 +186,6 @@ def ours_ppo(config: PPOConfig) -> dict[str, Any]:
     }
 
 
-def explore(config: PPOConfig | OffPolicyConfig) -> dict[str, Any]:
-    """For our correlated noise it has gSDE (Raffin et al. 2021), which is held for some steps."""
-    c = config.noise_correlation
-    # sum over k of c^|k| = (1 + c) / (1 - c), the steps for which held noise is as slow
-    return {"use_sde": c > 0, "sde_sample_freq": round((1 + c) / (1 - c))}
-
-
 class Peer:
     """One of the library's algorithms, as our driver wants it (see algorithms.base.Algorithm)."""
 
@@ -185,10 +197,11 @@ class Peer:
         task: Task,
         seed: int,
     ) -> None:
-        self.bridge = Bridge(task, config.num_envs)
-        venv = VecFrameStack(self.bridge, FRAME_STACK)
+        self.bridge = venv = Bridge(task, config.num_envs)
         if settings:  # ours normalise; the defaults do not
-            venv = VecNormalize(venv, gamma=config.gamma, clip_obs=CLIP)
+            # x / sqrt(variance + epsilon): no less than our floor
+            epsilon = DEVIATION_FLOOR**2
+            venv = VecNormalize(venv, gamma=config.gamma, clip_obs=CLIP, epsilon=epsilon)
         self.model = ALGORITHMS[algorithm]("MlpPolicy", venv, seed=seed, device="cpu", **settings)
 
     def improve(self, env: base.VecEnv, env_steps: int) -> Iterator[Spent]:
@@ -199,7 +212,8 @@ class Peer:
         yield Spent(self.model.num_timesteps - before, None, {})
 
     def actor(self, num_envs: int) -> PeerActor:
-        return PeerActor(self.model, num_envs)
+        frame_size = self.model.observation_space.shape[0] // FRAME_STACK
+        return PeerActor(self.model, History(num_envs, FRAME_STACK, frame_size))
 
     def tensors(self) -> dict[str, Tensor]:
         raise NotImplementedError("a run of a peer is not resumed")
@@ -212,21 +226,20 @@ class Peer:
 
 
 class PeerActor:
-    """Acts greedily, and stacks frames as VecFrameStack does: zeros before the first."""
+    """Acts greedily."""
 
-    def __init__(self, model: Any, num_envs: int) -> None:
+    def __init__(self, model: Any, history: History) -> None:
         self.name = "peer"
         self.model = model
-        self._frames = np.zeros((num_envs, *model.observation_space.shape), dtype=np.float32)
+        self._history = history
 
     def reset(self, env_ids: np.ndarray) -> None:
-        self._frames[env_ids] = 0.0
+        self._history.reset(env_ids)
 
     def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
-        older = self._frames[env_ids, obs.shape[1] :]
-        frames = self._frames[env_ids] = np.concatenate([older, np.nan_to_num(obs)], axis=1)
+        x = last_and_changes(self._history.push(obs, env_ids))
         normaliser = self.model.get_vec_normalize_env()
-        x = frames if normaliser is None else normaliser.normalize_obs(frames)
+        x = x if normaliser is None else normaliser.normalize_obs(x)
         return Decision(self.model.predict(x, deterministic=True)[0])
 
 
