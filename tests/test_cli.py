@@ -59,6 +59,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
         (["data", "filter", "nowhere", "--out", "x", "--min-steps", "few"], "'few' is not a whole"),
         (["data", "view", "nowhere"], "nowhere/meta/journal.jsonl: no such file"),
         (["data", "view", "nowhere", "--out", "."], "headstart data view: . is a folder; name a"),
+        (["data", "view", "nowhere", "--out", "x.json"], "x.json: what is written is a page; name"),
         (["data", "import", "nowhere", "x"], "nowhere"),
         (["data", "import", "a", "x", "--control-hz", "-5"], "--control-hz -5: it is how many"),
         (

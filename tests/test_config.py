@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 import pytest
 
-from headstart.config import check_ranges, did_you_mean, differences, free, from_json, to_json
+from headstart.config import (
+    check_ranges,
+    did_you_mean,
+    differences,
+    free,
+    from_json,
+    listed,
+    to_json,
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,11 @@ def test_differences_read_saved_json_with_other_fields():
 def test_did_you_mean_gives_the_nearest_or_the_first_known():
     assert did_you_mean("reech", ["reach", "push"]) == "; did you mean reach?"
     assert did_you_mean("zzz", ["reach", "push"]) == "; known: reach, push"
+
+
+def test_of_many_names_the_first_are_listed_and_the_rest_counted():
+    assert listed(["reach", "push"], most=2) == "reach, push"
+    assert listed(["reach", "push", "drawer-open"], most=2) == "reach, push and 1 more"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,13 @@ C = TypeVar("C")
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """A tail for an error message: the nearest of the known names."""
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12])}"
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {listed(known)}"
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names for a message, the first of them where they are many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def free(default: Any) -> Any:

@@ -111,6 +111,19 @@ def test_what_the_model_learned_after_pre_training_is_not_held_out(made: Path, t
         evaluate(replace(config(made), model=tmp_path / "model"), tmp_path / "out")
 
 
+def test_seen_tasks_that_are_not_shown_and_not_known_are_told_of(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    exam = replace(config(made), seen=small_run.HELD_OUT, heldout="")
+    result = evaluate(exam, tmp_path / "out")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == [
+        f"warning: {made}/model was not trained on what --seen names: {small_run.HELD_OUT}",
+        f"warning: {made}/data has no demonstration, so only told: {small_run.HELD_OUT}",
+    ]
+    assert [row["arm"] for row in result["rows"]] == ["seen.told"]
+
+
 @pytest.mark.parametrize("name", ["prompts", "episodes", "control_episodes", "max_episode_steps"])
 def test_nothing_less_than_one_episode_is_asked_for(made: Path, name: str):
     with pytest.raises(ValueError, match=f"^{name} is 0; use at least 1$"):

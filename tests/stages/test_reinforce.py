@@ -194,6 +194,24 @@ def test_steps_of_an_improvement_that_failed_midway_are_billed(tiny, tmp_path, m
     assert (cost.env_steps_by_origin or {})["reinforce"] == 27 * 4 + 3 * ROUND
 
 
+def test_opening_what_it_starts_from_is_on_the_bill_each_time(tiny, tmp_path, monkeypatch):
+    now, build = [0.0], stage.build_algorithm
+
+    def opening(*arguments):
+        now[0] += 100.0
+        return build(*arguments)
+
+    monkeypatch.setattr(stage, "build_algorithm", opening)
+    monkeypatch.setattr("headstart.ledger._clocks", lambda: (now[0], now[0]))
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_evaluate", small_run.failing_after(stage._evaluate, 1))
+        with pytest.raises(RuntimeError, match="the simulator died"):
+            reinforce(config(), tmp_path / "run")
+    result = reinforce(config(), tmp_path / "run", resume=True)
+    assert read_bill(tmp_path / "run").cost.core_s == 200.0
+    assert result["curve"][-1]["core_s"] == 0.0  # of learning alone
+
+
 def test_a_complete_run_is_read_not_run_again(tiny, tmp_path, monkeypatch):
     result = reinforce(config(), tmp_path / "run")
     monkeypatch.setattr(tiny, "make", None)

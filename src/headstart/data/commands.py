@@ -105,6 +105,8 @@ class ViewConfig:
         check_ranges(self, port=(0, 65535), episodes=(1, math.inf))
         if self.out is not None and self.out.is_dir():
             raise ValueError(f"{self.out} is a folder; name a file, e.g. {self.out / 'page.html'}")
+        if self.out is not None and self.out.suffix != ".html":
+            raise ValueError(f"{self.out}: what is written is a page; name it .html")
 
 
 def info(config: InfoConfig) -> int:

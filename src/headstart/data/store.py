@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headstart.config import did_you_mean
+from headstart.config import did_you_mean, listed
 from headstart.data import checks, files, journal, parquet, recovery, video
 from headstart.data import lerobot_v3 as v3
 from headstart.data.journal import Rows
@@ -306,9 +306,7 @@ def enough_demonstrations(
     known = demonstrations_of(root, count)
     for task_id in task_ids:
         if (found := len(known.get(task_id, []))) < count:
-            others = (
-                f"; there are some of {', '.join([*known][:12])}" if known and not found else ""
-            )
+            others = f"; there are some of {listed([*known])}" if known and not found else ""
             raise ValueError(
                 f"{root}: {found} demonstrations of {task_id} that succeed, {count} needed;"
                 f" collect more{others}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from headstart.artifact import Artifact, check_memory, write_card
+from headstart.artifact import Artifact, check_memory, count, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
-from headstart.config import check_ranges
+from headstart.config import check_ranges, listed
 from headstart.data.store import Dataset, demonstrations_of
 from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle, share_of
 from headstart.model.channels import columns
@@ -173,6 +174,19 @@ class Exam:
                     f"{task.id}: the data has episodes of environment {min(known)}, which is one"
                     " to be evaluated in; use another --seed"
                 )
+        self._tell_what_is_missing(seen)
+
+    def _tell_what_is_missing(self, seen: Sequence[Task]) -> None:
+        """Of the seen tasks, which are evaluated all the same."""
+        shown, known = self.config.seen_demonstrations, self.model.trained_on
+        unknown = [task.id for task in seen if known and task.id not in known]
+        not_shown = [task.id for task in seen if shown and task.id not in self._shown_seen]
+        for missing, what in (
+            (unknown, f"{self.config.model} was not trained on what --seen names"),
+            (not_shown, f"{shown} has no demonstration, so only told"),
+        ):
+            if missing:
+                tqdm.write(f"warning: {what}: {listed(missing)}", file=sys.stderr)
 
     def seen(self, task: Task, meter: Meter) -> dict[str, list]:
         """Told, and shown one demonstration."""
@@ -299,6 +313,7 @@ def _shown(demonstrations: Sequence[Episode]) -> list[Prompt]:
 def _card(config: EvaluateConfig, rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"- Model: `{config.model}`. Success at any of {config.max_episode_steps} steps,"
-        f" {config.episodes} episodes a prompt, starts and goals of their own, seed {config.seed}.",
+        f" {count(config.episodes, 'episode')} a prompt, starts and goals of their own, seed"
+        f" {config.seed}.",
         *[f"- `{arm}`: {rate:.1%}" for arm, rate in success_rates(rows).items()],
     ]

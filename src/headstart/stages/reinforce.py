@@ -166,11 +166,13 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
     if artifact.is_complete:
         settle(out)
         return artifact.result()
-    learner = build_algorithm(config, task, given)
+    with Meter() as opening:  # which makes the data's cache where there is none
+        learner = build_algorithm(config, task, given)
     progress = load_checkpoint(out, learner)
     artifact.truncate_metrics(progress.env_steps)
     bar = tqdm(total=config.env_steps, initial=progress.env_steps, unit="step", desc=config.task)
-    with bar, one_thread(), RunMeter(out, "reinforce", bills) as meter:
+    meter = RunMeter(out, "reinforce", bills, before=opening.cost())
+    with bar, one_thread(), meter:
         if config.model is not None and not progress.curve:
             progress = replace(progress, curve=[_point(config, learner, task, progress, meter)])
         goal = config.stop_at_success
