@@ -8,13 +8,14 @@ import headstart
 ROOT = Path(headstart.__file__).parent
 LEVEL = {
     "types": 0, "config": 0, "artifact": 0, "tracking": 0, "ledger": 0, "stats": 0, "seeds": 0,
-    "energy": 0, "prices": 0, "task_sets": 0, "page": 0,
+    "energy": 0, "prices": 0, "task_sets": 0, "page": 0, "interrupt": 0,
     "suites": 1, "behaviors": 1, "data": 1, "objectives": 1, "arms": 1,
     "model": 2, "rollout": 3, "algorithms": 4, "report_page": 5, "stages": 5, "recipes": 6,
     "cli": 7,
 }  # fmt: skip
 NUMPY_ONLY = ("suites", "behaviors", "data", "types", "config", "artifact", "energy", "ledger",
-              "stats", "prices", "task_sets", "arms", "tracking", "seeds", "page")  # fmt: skip
+              "stats", "prices", "task_sets", "arms", "tracking", "seeds", "page",
+              "interrupt")  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,30 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     result = pretrain(config(data), tmp_path / "stopped", resume=True)
     np.testing.assert_array_equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
     assert result["flops"] == pretrain(config(data), tmp_path / "straight", resume=True)["flops"]
+    lines = [(tmp_path / n / "metrics.jsonl").read_text() for n in ("straight", "stopped")]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_keeps_the_update_that_it_is_in(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    pretrain(config(data), tmp_path / "straight")
+    steps, step = [], stage.Learner.step
+
+    def counted(*arguments: Any):
+        steps.append(arguments[2])
+        if len(steps) == 2:
+            signal.raise_signal(number)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.Learner, "step", counted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config(data), tmp_path / "stopped")
+        pretrain(config(data), tmp_path / "stopped", resume=True)
+    assert steps == [*range(9)]
+    np.testing.assert_array_equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
     lines = [(tmp_path / n / "metrics.jsonl").read_text() for n in ("straight", "stopped")]
     assert lines[0] == lines[1]
 

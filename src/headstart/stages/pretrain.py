@@ -19,6 +19,7 @@ from headstart.data.cache import Cache, open_cache
 from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.mixture import Mixture, Source, check_channels, resolve_shares
 from headstart.data.store import Dataset
+from headstart.interrupt import deferred_interrupt
 from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle
 from headstart.model.channels import measure
 from headstart.model.checkpoint import (
@@ -59,7 +60,8 @@ class PretrainConfig:
     log_every: int = 20
     """Updates between lines of metrics.jsonl."""
     checkpoint_every: int = 500
-    """Updates between the states that --resume goes on from."""
+    """Updates between the states that --resume goes on from; one that is stopped keeps its last
+    as well."""
     device: str = free("auto")
     """``cpu``, ``cuda`` or ``auto``: a GPU where there is one."""
     tracker: Literal["tensorboard", "none", "trackio", "wandb"] = free("tensorboard")
@@ -85,8 +87,8 @@ class Progress:
 def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     """Train a transformer on one or more datasets and write it as an artifact.
 
-    It may be stopped at any time and resumed from its last checkpoint; on a CPU the resumed run
-    ends with the same weights, bit for bit, as one that was never stopped.
+    It may be stopped at any time: Ctrl-C and SIGTERM wait for the update and save a checkpoint. On
+    a CPU the resumed run ends with the same weights, bit for bit, as one that was never stopped.
 
     Returns:
         What ``result.json`` holds: parameters, updates, FLOPs, and under ``kept_out`` the numbers
@@ -149,7 +151,7 @@ def _train(
     """
     loader, judge = loaders
     bar = tqdm(total=config.updates, initial=progress.updates, desc="pretrain", unit="update")
-    with bar:
+    with bar, deferred_interrupt() as stopped:
         batches = loader.batches(progress.updates, config.updates)
         for update, batch in enumerate(batches, progress.updates):
             loss = learner.step([batch], update)
@@ -161,8 +163,10 @@ def _train(
                 artifact.log({"step": update + 1} | _metrics("train", loss))
                 bar.set_postfix(action_loss=f"{loss.action.item():.3f}")
                 meter.save_bill()
-            if (update + 1) % config.checkpoint_every == 0 or update + 1 == config.updates:
+            due = (update + 1) % config.checkpoint_every == 0 or update + 1 == config.updates
+            if due:
                 artifact.log({"step": update + 1} | _validate(learner, judge))
+            if due or stopped():
                 # First what it cost: whatever is kept has been paid for.
                 meter.save_bill()
                 save_training(
@@ -170,6 +174,8 @@ def _train(
                     learner.tensors(),
                     Progress(update + 1, straight.cost()),
                 )
+            if stopped():
+                raise KeyboardInterrupt
 
 
 def open_data(config: PretrainConfig) -> tuple[Mixture, Mixture, list[dict[str, Any]]]:
