@@ -280,3 +280,19 @@ def test_a_stage_prints_its_card_and_resumed_without_one_only_where_it_is(
 def test_help_does_not_wait_for_torch():
     code = "import sys, headstart.cli as c; c.main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_wait_as_the_user_says_and_else_spin_little(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: dict, kept: str
+):
+    monkeypatch.setattr("os.environ", given)
+    main(["--help"])
+    assert given.get("GOMP_SPINCOUNT") == kept

@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``headstart``. Returns the exit code: 2 for a user's mistake."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    # PyTorch's threads spin while they wait for each other: beside another busy program that costs
+    # more than to sleep does (LOG.md). Read when PyTorch is loaded, which it is not yet.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         return _dispatch(arguments)
     except BrokenPipeError:  # the reader, e.g. head, has seen enough
