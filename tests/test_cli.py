@@ -291,7 +291,10 @@ def test_help_does_not_wait_for_torch():
     ],
 )
 def test_threads_wait_as_the_user_says_and_else_spin_little(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, given: dict, kept: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict,
+    kept: str | None,
 ):
     monkeypatch.setattr("os.environ", given)
     main(["--help"])
