@@ -22,6 +22,7 @@ from headstart.model.checkpoint import (
     module_tensors,
     optimizer_tensors,
 )
+from headstart.model.muon import Muon
 from headstart.model.transformer import Transformer
 from headstart.model.words import encode
 from headstart.objectives import TokenLoss, next_token_loss
@@ -65,21 +66,22 @@ class Learner:
         self.config = config
         self.updates = updates
         self._flops = 0.0
+        self._low_precision = has_fast_bfloat16(self.device)
         matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
         chosen = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in chosen]
         self._optimizers: dict[str, torch.optim.Optimizer] = {
-            "muon": torch.optim.Muon(
+            "muon": Muon(
                 matrices,
                 lr=config.matrix_learning_rate,
                 weight_decay=config.weight_decay,
+                dtype=torch.bfloat16 if self._low_precision else torch.float32,
             ),
             "adamw": torch.optim.AdamW(
                 others, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
             ),
         }
         self._rates = {"muon": config.matrix_learning_rate, "adamw": config.learning_rate}
-        self._low_precision = has_fast_bfloat16(self.device)
 
     def step(self, batches: Iterable[TokenBatch], update: int) -> TokenLoss:
         """One update on the mean loss of these batches."""
