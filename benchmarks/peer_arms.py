@@ -51,8 +51,9 @@ from headstart.model.actor_critic import (
     History,
     last_and_changes,
 )
+from headstart.model.learner import one_thread
 from headstart.model.soft_actor_critic import INITIAL_TEMPERATURE
-from headstart.stages.reinforce import Progress, ReinforceConfig, one_thread, run_round
+from headstart.stages.reinforce import Progress, ReinforceConfig, run_round
 from headstart.suites import base
 from headstart.types import Task
 

@@ -18,8 +18,8 @@ import numpy as np
 import tyro
 
 from headstart.algorithms.ppo import PPO, PPOConfig
+from headstart.model.learner import one_thread
 from headstart.seeds import environment_seeds
-from headstart.stages.reinforce import one_thread
 from headstart.suites import registry
 from headstart.suites.base import StepResult, VecEnv
 from peer_arms import Peer, ours_ppo

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from headstart.config import check_ranges
@@ -194,6 +196,19 @@ def forward_flops(model: Transformer, batch: TokenBatch) -> float:
     per_token = 2 * blocks + 4 * T * D * model.config.n_layer
     embedding = 2 * model.embed_channels.weight.numel() * (P + N * S)
     return float(B * (T * per_token + 2 * heads * N * S + embedding))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Where batches or networks are small, a second thread waits more than it works, and takes a
+    core from the simulator."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):  # NumPy's
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

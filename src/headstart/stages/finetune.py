@@ -29,7 +29,7 @@ from headstart.ledger import (
     share_of,
 )
 from headstart.model.checkpoint import load_model, save_model
-from headstart.model.learner import Learner, LearnerConfig, make_loader
+from headstart.model.learner import Learner, LearnerConfig, make_loader, one_thread
 from headstart.model.policy import Policy, Prompt
 from headstart.model.transformer import Transformer, build_transformer
 from headstart.rollout import Interaction, examine
@@ -136,7 +136,7 @@ class School:
 
     def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> dict[str, Any]:
         """Train one policy on these demonstrations and evaluate it: its row of result.json."""
-        with Meter() as own:
+        with Meter() as own, one_thread():
             learn = self._from_scratch if arm == "scratch_demos" else self._from_prior
             model = learn(Trajectories.from_episodes(shown, *self._channels), own)
         model.trained_on |= {task.id}

@@ -7,15 +7,11 @@ evaluates and writes a checkpoint; so a run that was stopped and resumed is the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from headstart.algorithms.base import Algorithm
@@ -28,7 +24,7 @@ from headstart.data.cache import open_cache
 from headstart.data.store import Dataset, demonstrations_of, enough_demonstrations
 from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle
 from headstart.model.checkpoint import load_model, load_training, save_training
-from headstart.model.learner import make_loader
+from headstart.model.learner import make_loader, one_thread
 from headstart.rollout import Interaction, run_episodes
 from headstart.seeds import SEEDS_PER_TASK, environment_seeds
 from headstart.suites import registry
@@ -194,18 +190,6 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
         artifact.write_result(result)
     settle(out)
     return result
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The networks are small: a second thread waits more than it works, and slows the simulator."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):  # NumPy's
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def build_algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -> Algorithm:
