@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 
 from headstart.arms import FREE, UNKNOWN, Prior, is_results, read_arms, write_arm
 from headstart.artifact import read_json, write_json
-from headstart.ledger import Bill, Cost
+from headstart.ledger import FINETUNED_MODEL, Bill, Cost
 from result_files import DATA, GIVEN, PRIOR, tuned, write_points, write_prior, write_result
 
 FROM_PRIOR = {"model": "runs/first/pretrain", "data": "runs/first/data"}
@@ -85,6 +86,80 @@ def test_data_that_went_on_after_the_prior_was_made_of_it_stays_upstream(tmp_pat
     (run,) = arms_in(tmp_path)["shown"].runs
     assert run.upstream == {"env_steps": 10_000, "core_s": 500.0}
     assert run.before == {"env_steps": 0, "core_s": 0.0}
+
+
+def test_a_finished_copy_of_the_priors_data_stays_upstream_as_the_dearer_one(tmp_path):
+    data, copy = replace(DATA, begun_as="u"), replace(DATA, identity="d2", begun_as="u")
+    copy = replace(copy, cost=Cost({"expert": 12_000}, 120, core_s=60.0))
+    config = WITH_DEMONSTRATION | {"demonstrations": "runs/first/data"}
+    prior = replace(PRIOR, ancestors=(data,))
+    write_result(tmp_path, "shown", "a", CURVE, 0, config, (prior, copy))
+    (run,) = arms_in(tmp_path)["shown"].runs
+    assert run.upstream == {"env_steps": 12_000, "core_s": 510.0}
+    assert run.before == {"env_steps": 0, "core_s": 0.0}
+
+
+def learned_from(name, *made_of):
+    cost = Cost({}, 0, core_s=8.0)
+    return Bill(f"f-{name}", FINETUNED_MODEL, name, cost, made_of or (PRIOR, GIVEN, DATA))
+
+
+# A demonstration is 100 steps and 0.5 core-s; a model 8 core-s.
+@pytest.mark.parametrize(
+    ("model", "count", "before", "demonstrations"),
+    [
+        (learned_from("a-5"), 5, {"env_steps": 500, "core_s": 10.5}, 5),
+        (learned_from("a-5"), 1, {"env_steps": 500, "core_s": 10.5}, 5),  # one of the five
+        (learned_from("a-5"), 0, {"env_steps": 500, "core_s": 10.5}, 5),
+        (learned_from("a-1"), 5, {"env_steps": 500, "core_s": 10.5}, 5),
+        (learned_from("b-5"), 1, {"env_steps": 600, "core_s": 11.0}, 6),  # five of another task
+        (learned_from("b-5"), 0, {"env_steps": 500, "core_s": 10.5}, 5),
+        (learned_from("a-5", learned_from("a-2"), GIVEN), 0, {"env_steps": 500, "core_s": 18.5}, 5),
+        (learned_from("best"), 0, UNKNOWN, 1),  # of how many does not stand in its bill
+        (learned_from("a-5", PRIOR), 0, UNKNOWN, 5),  # nor from which dataset
+        (learned_from("a-5", PRIOR, DATA), 0, {"env_steps": 0, "core_s": 8.0}, 5),  # the prior's
+    ],
+)
+def test_what_a_fine_tuned_model_learned_from_is_spent_on_the_task(
+    tmp_path, model, count, before, demonstrations
+):
+    given = {"demonstrations": "runs/first/demonstrations", "count": count} if count else {}
+    ancestors = (model, DATA, GIVEN) if count else (model, DATA)
+    write_result(tmp_path, "tuned", "a", CURVE, 0, FROM_PRIOR | given, ancestors)
+    arm = arms_in(tmp_path)["tuned"]
+    assert arm.demonstrations == demonstrations
+    assert arm.runs[0].before == before
+    assert arm.runs[0].upstream == {"env_steps": 10_000, "core_s": 500.0}
+
+
+def test_demonstrations_from_two_datasets_are_both_spent(tmp_path):
+    other = Bill("h", "collect", "more", Cost({"expert": 300}, 2, core_s=4.0))
+    config = FROM_PRIOR | {"demonstrations": "runs/more", "count": 1}
+    write_result(tmp_path, "tuned", "a", CURVE, 0, config, (learned_from("a-5"), DATA, other))
+    arm = arms_in(tmp_path)["tuned"]
+    # Five of 100 steps and 0.5 core-s, one of 150 and 2, the model 8.
+    assert arm.runs[0].before == {"env_steps": 650, "core_s": 12.5}
+    assert arm.demonstrations == 6
+
+
+def test_a_run_knows_whether_its_prior_was_trained_on_the_task(tmp_path):
+    folder, evaluated = tmp_path / "r", {"model": "m", "seen": "suite/all"}
+    for arm, config in (
+        ("prior_of_all", evaluated | {"heldout": ""}),
+        ("asked_for_new_ones", evaluated | {"heldout": "suite/new"}),
+        ("told", FROM_PRIOR),
+        ("scratch", {}),
+    ):
+        for task in "ac":
+            write_result(folder, arm, task, CURVE, 0, config)
+    arms = arms_in(folder, Prior(write_prior(tmp_path / "prior")))  # which was trained on a and b
+    assert arms["prior_of_all"].known == {"suite/a", "suite/c"}
+    assert arms["told"].known == arms["asked_for_new_ones"].known == {"suite/a"}
+    assert arms["off_the_bat"].known == {"suite/a", "suite/b"}
+    assert arms["scratch"].known == arms["finetuned_1"].known == set()
+    assert arms_in(folder)["told"].known == set()  # where nobody says so
+    assert arms["told"].demonstrated == ["suite/a"]
+    assert arms["finetuned_1"].demonstrated == ["suite/c"]  # which one was given of
 
 
 def test_an_imported_set_of_unknown_cost_makes_the_upstream_unknown(tmp_path):
@@ -274,3 +349,54 @@ def test_published_curves_are_a_peer_of_unknown_time(tmp_path):
     assert (arm.peer, arm.pretrained, arm.measured) == (True, False, "published")
     assert arm.curves("env_steps") == {"suite/a": [[(0, 0.0), (200, 0.9)], [(0, 0.1)]]}
     assert arm.curves("core_s")["suite/a"][0] == [(None, 0.0), (None, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({}, "it has no 'curves'; it needs .*\\[steps, success\\]"),
+        ([], "it has no 'curves'; it needs"),
+        ({"curves": {}}, "it has no 'curves'; it needs"),
+        ({"curves": {"suite/a": []}}, "suite/a: not a curve a seed; the file needs"),
+        ({"curves": {"suite/a": {}}}, "suite/a: not a curve a seed; the file needs"),
+        ({"curves": {"suite/a": {"x": [[0, 0.1]]}}}, "suite/a: not a curve a seed; the file needs"),
+        ({"curves": {"suite/a": {"1": []}}}, "suite/a, seed 1: its curve is empty"),
+        ({"curves": {"suite/a": {"1": 5}}}, "suite/a, seed 1: its curve is empty, or none"),
+        ({"curves": {"suite/a": {"1": [5]}}}, "point 0 is 5; use \\[steps, success\\]"),
+        ({"curves": {"suite/a": {"1": [[0, 0.1, 3]]}}}, "point 0 is .*; use \\[steps, success\\]"),
+        ({"curves": {"suite/a": {"1": [[100, None]]}}}, "'success_rate' is None; use a number"),
+        ({"curves": {"suite/a": {"1": [[None, 0.1]]}}}, "'env_steps' is None; use a number"),
+        ({"curves": {"suite/a": {"1": [[0, 0.1], [100, 2.0]]}}}, "point 1: success_rate is 2.0;"),
+        ({"curves": {"suite/a": {"1": [[0, 0.1]]}}, "episodes": None}, "'episodes' is None; use a"),
+    ],
+)
+def test_a_published_file_that_makes_no_sense_is_one_line(tmp_path, content, problem):
+    if isinstance(content, dict):
+        content = {"episodes": 10} | content
+    write_json(tmp_path / "published/other.json", content)
+    write_result(tmp_path, "scratch", "a", CURVE)
+    with pytest.raises(ValueError, match=rf"published/other\.json: .*{problem}"):
+        read_arms(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("made_by", "problem"),
+    [
+        (None, 'made_by: use {"config": {...}}, or leave it out'),
+        ([], 'made_by: use {"config": {...}}, or leave it out'),
+        ({"config": None}, 'made_by: use {"config": {...}}, or leave it out'),
+        ({"config": {"count": "1"}}, "made_by.config: 'count' is '1'; use a whole number from 0"),
+        ({"config": {"count": -1}}, "made_by.config: 'count' is -1; use a whole number from 0"),
+    ],
+)
+def test_a_maker_that_makes_no_sense_is_one_line(tmp_path, made_by, problem):
+    path = write_result(tmp_path, "scratch", "a", CURVE)
+    write_arm(path, {"result": read_json(path)["result"], "made_by": made_by})
+    with pytest.raises(ValueError, match=rf"a-0\.json: {re.escape(problem)}"):
+        read_arms(tmp_path)
+
+
+def test_a_result_may_leave_its_maker_out(tmp_path):
+    path = write_result(tmp_path, "scratch", "a", CURVE)
+    write_arm(path, {"result": read_json(path)["result"]})
+    assert arms_in(tmp_path)["scratch"].runs[0].before == FREE

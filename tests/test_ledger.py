@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -177,6 +178,74 @@ def test_a_run_that_went_on_after_something_was_made_of_it_is_counted_once(tmp_p
     for data in (going_on, finished):
         tuned = Bill("f", "finetune", "tuned", Cost(), (model, data))
         assert total([tuned]) == total([data, model]) == TRAIN + first + more
+
+
+def copy_of_run(identity, core_s, **more):
+    """A bill of a run, or of a copy of it, that was begun as u."""
+    cost = Cost({"expert": 10}, core_s=core_s, **more)
+    return Bill(identity, "pretrain", identity, cost, begun_as="unfinished-u")
+
+
+@pytest.mark.parametrize(
+    ("bills", "core_s"),
+    [
+        ([("unfinished-u", 20.0), ("unfinished-u", 50.0)], 50.0),
+        ([("f", 20.0), ("unfinished-u", 15.0)], 20.0),  # which the finished one holds
+        ([("f", 20.0), ("unfinished-u", 50.0)], 50.0),
+        ([("f", 20.0), ("g", 25.0)], 25.0),
+        ([("f", 20.0), ("g", 25.0), ("unfinished-u", 15.0)], 25.0),
+        ([("f", 20.0), ("g", None)], None),
+    ],
+)
+def test_copies_of_a_run_count_as_the_dearer_one_finished_or_not(bills, core_s):
+    copies = [copy_of_run(*about) for about in bills]
+    for ordered in itertools.permutations(copies):
+        assert total(ordered) == Cost({"expert": 10}, core_s=core_s)
+        made_of = [Bill(f"m{i}", "x", "m", Cost(), (copy,)) for i, copy in enumerate(ordered)]
+        assert total(made_of) == Cost({"expert": 10}, core_s=core_s)
+
+
+def test_of_two_copies_each_quantity_is_that_of_the_dearer():
+    one = Bill("f", "x", "f", Cost({"expert": 5, "policy": 9}, 1, 20.0), begun_as="unfinished-u")
+    other = Bill("g", "x", "g", Cost({"expert": 7}, 2, 15.0), begun_as="unfinished-u")
+    dearer = Cost({"expert": 7, "policy": 9}, 2, 20.0)
+    assert total([one, other]) == total([other, one]) == dearer
+    unknown = replace(other, cost=Cost({"expert": None}, None, 15.0))
+    assert total([one, unknown]) == Cost({"expert": None, "policy": 9}, None, 20.0)
+    nothing_known = replace(other, cost=Cost.unknown())
+    assert total([one, nothing_known]) == Cost.unknown()
+
+
+def test_what_copies_of_a_run_were_made_of_is_counted_once_each():
+    data, more = Bill("d", "collect", "d", DATA), Bill("e", "collect", "e", TRAIN)
+    one = replace(copy_of_run("f", 20.0), ancestors=(data,))
+    other = replace(copy_of_run("g", 25.0), ancestors=(data, more))
+    assert total([one, other]) == Cost({"expert": 10}, core_s=25.0) + DATA + TRAIN
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_total_counts_every_run_once_at_its_dearest_copy_whatever_the_sharing(seed):
+    rng = np.random.default_rng(seed)
+    bills: list[Bill] = []
+    for i in range(10):  # runs, each with copies: one that goes on, and finished ones
+        before = list(bills)
+        for k in range(rng.integers(1, 4)):
+            parents = rng.choice(len(before), size=min(len(before), 3)) if before else []
+            cost = Cost({"expert": (k + 1) * 4**i}, core_s=float((k + 1) * 4**i))
+            begun_as, made_of = f"unfinished-{i}", tuple(before[p] for p in parents)
+            identity = begun_as if k == rng.integers(3) else f"{i}-{k}"
+            bills.append(Bill(identity, "stage", str(i), cost, made_of, begun_as))
+    asked = [bills[i] for i in rng.integers(len(bills), size=3)]
+
+    def walk(bill: Bill) -> list[Bill]:
+        return [bill, *(b for made_of in bill.ancestors for b in walk(made_of))]
+
+    dearest: dict[str, int] = {}
+    for bill in (b for one in asked for b in walk(one)):
+        dearest[bill.run] = max(dearest.get(bill.run, 0), bill.cost.env_steps or 0)
+    # Digits to the base of four: counting a run twice, or missing one, cannot cancel out.
+    assert total(asked).env_steps == sum(dearest.values())
+    assert total(asked).core_s == float(sum(dearest.values()))
 
 
 def test_a_run_begun_anew_where_another_was_is_paid_beside_it(tmp_path):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -21,7 +21,7 @@ from typing import Any
 
 from headstart.artifact import read_json, write_json
 from headstart.config import from_json, to_json
-from headstart.ledger import FINETUNED_MODEL, Bill, Cost, ancestry, share_of
+from headstart.ledger import FINETUNED_MODEL, Bill, Cost, ancestry, share_of, total
 from headstart.prices import Curve, Number, full
 
 CURRENCIES = ("env_steps", "core_s")
@@ -29,6 +29,8 @@ Price = dict[str, Number]
 """An amount in each of CURRENCIES; None: nobody knows."""
 FREE: Price = dict.fromkeys(CURRENCIES, 0.0)
 UNKNOWN: Price = dict.fromkeys(CURRENCIES)
+PUBLISHED = '{"episodes": 10, "curves": {TASK: {SEED: [[steps, success], ...]}}}'
+"""What a file of others' curves holds."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Run:
     """Spent before any new task: data, pre-training."""
     seeds: int = 1
     """How many are pooled in it."""
+    known: bool = False
+    """Its prior was trained on demonstrations of this very task."""
 
     def curve(self, currency: str) -> Curve:
         """(cost of the task, success) in the order of their cost, if that is known."""
@@ -75,6 +79,16 @@ class Arm:
     @cached_property
     def tasks(self) -> list[str]:
         return sorted({run.task for run in self.runs})
+
+    @cached_property
+    def known(self) -> set[str]:
+        """The tasks that its prior was trained on demonstrations of."""
+        return {run.task for run in self.runs if run.known}
+
+    @cached_property
+    def demonstrated(self) -> list[str]:
+        """The tasks of which demonstrations were given to it, or to its prior."""
+        return [task for task in self.tasks if self.demonstrations or task in self.known]
 
     def on(self, tasks: Iterable[str]) -> Arm:
         """The same arm on those of these tasks that it was run on."""
@@ -147,7 +161,7 @@ def _files(folder: Path) -> list[Path]:
 def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
     base = name.removesuffix("_success")
     contents = [_read(file) for file in files]
-    configs = [content.get("made_by", {}).get("config", {}) for content in contents]
+    configs = [content["made_by"]["config"] for content in contents]
     config = configs[0]
     for file, other in zip(files, configs, strict=True):
         if _access(other) != _access(config):
@@ -155,10 +169,10 @@ def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
                 f"{file}: has a prior, or a count of demonstrations, that {files[0].name} has not,"
                 " or lacks it: it belongs to another arm"
             )
-    numbered = re.fullmatch(r"\w+?_(\d+)", base)
-    given = int(numbered[1]) if numbered else int(config.get("count") or base == "shown")
     if _imitates(base):
         given = max(p["demonstrations"] for c in contents for p in c["result"]["curve"])
+    else:
+        given = max(_learned_from(name, content) for content in contents)
     peer = base.startswith("sb3_")
     # Imitation's config names the prior as well, whose statistics it shares.
     pretrained = config.get("model") is not None and not peer and not _imitates(base)
@@ -175,6 +189,25 @@ def _read_arm(name: str, files: Sequence[Path], prior: Prior | None) -> Arm:
     return replace(arm, runs=tuple(_run(arm, content, prior) for content in contents))
 
 
+def _given(arm: str, content: dict[str, Any]) -> Given:
+    """The demonstrations that a run itself was given."""
+    base, config = arm.removesuffix("_success"), content["made_by"]["config"]
+    numbered = re.fullmatch(r"\w+?_(\d+)", base)
+    number = int(numbered[1]) if numbered else int(config.get("count") or base == "shown")
+    task = content["result"]["task"].rpartition("/")[2]
+    return Given(task, number, config.get("demonstrations") is not None)
+
+
+def _learned_from(arm: str, content: dict[str, Any]) -> int:
+    """How many demonstrations a run had: given to it, or to the fine-tuned model that it is from;
+    at least one of such a model's, where its bill does not say how many."""
+    given = _given(arm, content)
+    if "bill" not in content:
+        return given.number
+    lessons = _lessons(content["bill"], given)
+    return max(given.number, sum(lesson.number or 1 for lesson in lessons))
+
+
 def _access(config: dict[str, Any]) -> tuple[bool, int]:
     """Whether there was a prior, and how many demonstrations were given."""
     return config.get("model") is not None, int(config.get("count") or 0)
@@ -188,18 +221,36 @@ def _published(folder: Path) -> list[Arm]:
     """Curves of others' that benchmarks/published.py has put there."""
     found = []
     for file in sorted(folder.glob("published/*.json")):
-        content = read_json(file)
-        runs = []
-        for task, by_seed in content["curves"].items():
-            for seed, curve in by_seed.items():
-                points = tuple(
-                    {"env_steps": steps, "success_rate": success, "episodes": content["episodes"]}
-                    for steps, success in curve
-                )
-                runs.append(Run(task, int(seed), points, FREE, FREE))
-        name = f"published_{file.stem}"
-        found.append(Arm(name, False, 0, "dense", True, "published", tuple(runs)))
+        runs = tuple(_published_runs(file))
+        found.append(Arm(f"published_{file.stem}", False, 0, "dense", True, "published", runs))
     return found
+
+
+def _published_runs(file: Path) -> Iterator[Run]:
+    content = read_json(file)
+    curves = content.get("curves") if isinstance(content, dict) else None
+    if not isinstance(curves, dict) or not curves:
+        raise ValueError(f"{file}: it has no 'curves'; it needs {PUBLISHED}")
+    for task, by_seed in curves.items():
+        if not isinstance(by_seed, dict) or not by_seed or not all(s.isdecimal() for s in by_seed):
+            raise ValueError(f"{file}: {task}: not a curve a seed; the file needs {PUBLISHED}")
+        for seed, curve in by_seed.items():
+            where = f"{file}: {task}, seed {seed}"
+            if not isinstance(curve, list) or not curve:
+                raise ValueError(f"{where}: its curve is empty, or none; it needs {PUBLISHED}")
+            points = [
+                _published_point(pair, content.get("episodes"), f"{where}: point {i}")
+                for i, pair in enumerate(curve)
+            ]
+            yield Run(task, int(seed), tuple(points), FREE, FREE)
+
+
+def _published_point(pair: Any, episodes: Any, where: str) -> dict[str, Any]:
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise ValueError(f"{where} is {pair!r}; use [steps, success]")
+    point = {"env_steps": pair[0], "success_rate": pair[1], "episodes": episodes}
+    _check_point(point, tuple(point), where)
+    return point
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -220,9 +271,20 @@ def _read(file: Path) -> dict[str, Any]:
     needed = ["success_rate", "episodes"] + ["demonstrations"] * _imitates(file.parent.name)
     for i, point in enumerate(curve):
         _check_point(point, needed, f"{file}: point {i} of its curve")
+    _check_made_by(content.setdefault("made_by", {}), f"{file}: made_by")
     if "bill" in content:
         content["bill"] = from_json(Bill, content["bill"], where=f"{file}: bill")
     return content
+
+
+def _check_made_by(made_by: Any, where: str) -> None:
+    """Raises ValueError: not an object with a config, or one whose count is none."""
+    config = made_by.setdefault("config", {}) if isinstance(made_by, dict) else None
+    if not isinstance(config, dict):
+        raise ValueError(f'{where}: use {{"config": {{...}}}}, or leave it out')
+    count = config.get("count") or 0
+    if not isinstance(count, int) or count < 0:
+        raise ValueError(f"{where}.config: 'count' is {count!r}; use a whole number from 0 on")
 
 
 def _check_point(point: Any, needed: Sequence[str], where: str) -> None:
@@ -239,45 +301,100 @@ def _check_point(point: Any, needed: Sequence[str], where: str) -> None:
 
 
 def _run(arm: Arm, content: dict[str, Any], prior: Prior | None) -> Run:
-    result, config = content["result"], content.get("made_by", {}).get("config", {})
+    result, config = content["result"], content["made_by"]["config"]
     if "bill" in content:
-        has_demonstrations = config.get("demonstrations") is not None
-        upstream, before = spent_before(content["bill"], arm, has_demonstrations)
+        upstream, before = spent_before(content["bill"], _given(arm.name, content))
     else:
         of_prior = prior.upstream if prior else UNKNOWN
         upstream = of_prior if arm.pretrained else FREE
         before = prior.before(arm, result["task"]) if prior else UNKNOWN
         before = before if arm.demonstrations else FREE
-    return Run(result["task"], result["seed"], tuple(result["curve"]), before, upstream)
+    points, known = tuple(result["curve"]), arm.pretrained and _is_known(config, result, prior)
+    return Run(result["task"], result["seed"], points, before, upstream, known=known)
 
 
-def spent_before(bill: Bill, arm: Arm, has_demonstrations: bool) -> tuple[Price, Price]:
+def _is_known(config: dict[str, Any], result: dict[str, Any], prior: Prior | None) -> bool:
+    """Whether a prior was trained on a task: it was evaluated on such tasks alone, or the recipe's
+    report says so of its own prior. No file of ``reinforce`` tells."""
+    only_seen = bool(config.get("seen")) and not config.get("heldout")
+    return only_seen or (prior is not None and prior.knows(result["task"]))
+
+
+@dataclass(frozen=True)
+class Given:
+    """The demonstrations that a run itself was given, fine-tuned models apart."""
+
+    task: str
+    number: int
+    in_bill: bool
+    """The last ancestor of its bill is the dataset that they are from."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Demonstrations of one task from one dataset, learned from on the way to a run."""
+
+    dataset: Bill | None
+    task: str
+    number: int | None
+    """None: the bill does not say."""
+
+
+def spent_before(bill: Bill, given: Given) -> tuple[Price, Price]:
     """(upstream, before) of a run, by its bill.
 
-    Args:
-        has_demonstrations: the last ancestor is the dataset that the demonstrations are from; they
-            are charged by their number.
+    Fine-tuned models that it is from, and what these and the run itself were given, are spent on
+    its task; demonstrations are charged by their number, and free where the prior has paid for
+    them. All else is upstream.
     """
     tree = ancestry(bill.ancestors)
     tuned = [b for b in tree.values() if b.stage == FINETUNED_MODEL]
-    of_prior = ancestry([b for b in tree.values() if b.stage == "pretrain"])
-    # A dataset that went on after a prior was made of it is in the prior's bill as it was begun.
-    trained_on = {i for i, b in tree.items() if {i, b.begun_as} & of_prior.keys()}
+    of_prior = _runs_of([b for b in tree.values() if b.stage == "pretrain"])
     before = sum((b.cost for b in tuned), Cost())
-    apart = {b.identity for b in tuned}
-    given_by = bill.ancestors[-1:]
-    if has_demonstrations and not any(b.identity in trained_on for b in given_by):
-        given = ancestry(given_by)
-        apart |= given.keys() - trained_on
-        cost = sum((b.cost for b in given.values()), Cost())
-        before += _demonstrations_of(cost, arm.demonstrations)
-    upstream = sum((b.cost for b in tree.values() if b.identity not in apart), Cost())
+    apart = {b.run for b in tuned}
+    for lesson in _lessons(bill, given):
+        if lesson.dataset is None:
+            before += Cost.unknown()
+        elif lesson.dataset.run not in of_prior:
+            apart |= _runs_of([lesson.dataset]) - of_prior
+            before += _demonstrations_of(total([lesson.dataset]), lesson.number)
+    upstream = sum((b.cost for b in tree.values() if b.run not in apart), Cost())
     return upstream.amounts(CURRENCIES), before.amounts(CURRENCIES)
 
 
-def _demonstrations_of(cost: Cost, count: int) -> Cost:
+def _lessons(bill: Bill, given: Given) -> list[Lesson]:
+    """What was learned from on the way to a run. The first demonstrations of a dataset are the same
+    to all who take some of it: who takes most tells how many there were."""
+    tree = ancestry(bill.ancestors)
+    found = [_lesson_of(b) for b in tree.values() if b.stage == FINETUNED_MODEL]
+    if given.in_bill:
+        dataset = bill.ancestors[-1] if bill.ancestors else None
+        found.append(Lesson(dataset, given.task, given.number))
+    most: dict[tuple[str, str], Lesson] = {}
+    for lesson in found:
+        key = (lesson.dataset.run if lesson.dataset else "", lesson.task)
+        known = most.setdefault(key, lesson)
+        if known.number is not None and (lesson.number is None or lesson.number > known.number):
+            most[key] = lesson
+    return list(most.values())
+
+
+def _lesson_of(tuned: Bill) -> Lesson:
+    """By its name, TASK-COUNT, and what it was made of: a model, demonstrations and old data."""
+    named = re.fullmatch(r"(.+)-(\d+)", tuned.name)
+    task, number = (named[1], int(named[2])) if named else (tuned.name, None)
+    return Lesson(tuned.ancestors[1] if len(tuned.ancestors) > 1 else None, task, number)
+
+
+def _runs_of(bills: Sequence[Bill]) -> set[str]:
+    """Of these and all that they stand on: a dataset that went on after a prior was made of it is
+    in the prior's bill as it was begun."""
+    return {b.run for b in ancestry(bills).values()}
+
+
+def _demonstrations_of(cost: Cost, count: int | None) -> Cost:
     """What so many average demonstrations of a collection cost."""
-    if not cost.demonstrations or cost.env_steps is None:
+    if count is None or not cost.demonstrations or cost.env_steps is None:
         return Cost.unknown()
     return share_of(cost, round(cost.env_steps * count / cost.demonstrations), count)
 
@@ -312,6 +429,10 @@ class Prior:
         """The tasks of its training data, told in words: nothing more is spent on them."""
         return self._arm("off_the_bat", True, 0, self._seen()).runs
 
+    def knows(self, task: str) -> bool:
+        """Whether it was trained on demonstrations of it."""
+        return task in self._seen()
+
     def before(self, arm: Arm, task: str) -> Price:
         """What an arm's demonstrations and fine-tuning cost on a task, where no bill says so."""
         if arm.name.startswith("demos_"):
@@ -340,7 +461,8 @@ class Prior:
             cost = self._cost(_PRICED_AS[name.partition("_")[0]], task, count) if count else FREE
             about = {"success_rate": success["mean"], "episodes": success["episodes"]}
             point = cost | about | {"demonstrations": count}  # whose cost is in it
-            runs.append(Run(task, 0, (point,), FREE, upstream, success["seeds"]))
+            known = pretrained and self.knows(task)
+            runs.append(Run(task, 0, (point,), FREE, upstream, success["seeds"], known))
         return Arm(name, pretrained, count, "none", False, "prior", tuple(runs))
 
 

@@ -189,6 +189,11 @@ class Bill:
     begun_as: str = absent("", default="")
     """The identity of a run's bill while it goes on: what is made of it then knows it by that."""
 
+    @property
+    def run(self) -> str:
+        """The same for all bills of one run and of its copies."""
+        return self.begun_as or self.identity
+
 
 def write_bill(root: Path | str, bill: Bill) -> None:
     """Write ledger.json, whole or not at all."""
@@ -267,22 +272,31 @@ def ancestry(bills: Sequence[Bill]) -> dict[str, Bill]:
     """These bills and all their ancestors' by identity, each once however it is shared.
 
     What two bills of the same artifact tell differently, as where one was edited, is unknown. Of
-    a run that has gone on since something was made of it, the later bill holds the earlier one.
+    a run that has gone on since something was made of it, the later bill holds the earlier one; of
+    copies of a run that both went on, which have what came before in common, the dearer one counts.
     """
     found: dict[str, Bill] = {}
-    earlier: set[str] = set()
     left = list(reversed(bills))
     while left:
         bill = left.pop()
-        if bill.begun_as != bill.identity:
-            earlier.add(bill.begun_as)
         known = found.setdefault(bill.identity, bill)
         if known.cost != bill.cost:
-            cost = _later if bill.identity.startswith(_UNFINISHED) else _agreed
+            cost = _dearer if bill.identity.startswith(_UNFINISHED) else _agreed
             found[bill.identity] = replace(known, cost=cost(known.cost, bill.cost))
         if known is bill or known.ancestors != bill.ancestors:
             left.extend(reversed(bill.ancestors))
-    return {i: bill for i, bill in found.items() if i not in earlier}
+    return _one_a_run(found.values())
+
+
+def _one_a_run(bills: Iterable[Bill]) -> dict[str, Bill]:
+    """By identity: that of a finished bill where a run has one."""
+    runs: dict[str, Bill] = {}
+    for bill in bills:
+        known = runs.setdefault(bill.run, bill)
+        if known is not bill:
+            kept = bill if known.identity.startswith(_UNFINISHED) else known
+            runs[bill.run] = replace(kept, cost=_dearer(known.cost, bill.cost))
+    return {bill.identity: bill for bill in runs.values()}
 
 
 def total(bills: Sequence[Bill]) -> Cost:
@@ -303,15 +317,23 @@ def share_of(cost: Cost, env_steps: int, demonstrations: int) -> Cost:
     return Cost(steps, demonstrations, *shares)
 
 
-def _later(a: Cost, b: Cost) -> Cost:
-    """What a run has spent only grows."""
-    known = None not in (a.wall_s, b.wall_s)
-    return max(a, b, key=lambda cost: cost.wall_s or 0.0) if known else _agreed(a, b)
+def _dearer(a: Cost, b: Cost) -> Cost:
+    """The more of each quantity, which is the later of two bills of a run, as that only grows."""
+    origins, told = None, (a.env_steps_by_origin, b.env_steps_by_origin)
+    if told[0] is not None and told[1] is not None:
+        names = dict.fromkeys([*told[0], *told[1]])
+        origins = {name: _more(told[0].get(name, 0), told[1].get(name, 0)) for name in names}
+    pairs = {f.name: (getattr(a, f.name), getattr(b, f.name)) for f in fields(Cost)[1:]}
+    return Cost(origins, **{name: _more(*pair) for name, pair in pairs.items()})
 
 
 def _agreed(a: Cost, b: Cost) -> Cost:
     told = [(f.name, getattr(a, f.name), getattr(b, f.name)) for f in fields(Cost)]
     return Cost(**{name: of_a if of_a == of_b else None for name, of_a, of_b in told})
+
+
+def _more(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else max(a, b)
 
 
 def _add(a: Any, b: Any) -> Any:

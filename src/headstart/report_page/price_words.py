@@ -145,21 +145,36 @@ def verdict(comparison: dict[str, Any], against: dict[str, Any]) -> dict[str, st
         against: what it is compared with there, the ratios with all that came before included.
     """
     currency, rate = comparison["currency"], percent(comparison["threshold"])
-    tasks = count(len(comparison["tasks"]), "task")
+    part = len(comparison["tasks"]) < comparison["of"]
     found = _paid(against, comparison["censored"])
     other = f"{priced(currency, against['marginal'], against['censored'])} ({against['arm']})"
     ours = f"{priced(currency, comparison['marginal'], comparison['censored'])} to adapt"
-    before = f"{bare_price(currency, comparison['upstream'])} spent before"
-    unit = UNITS[currency]
-    sentence = f"{found}. In {unit}: {rate} on {tasks} for {ours} and {before}, against {other}."
+    before = f"{'all ' * part}{bare_price(currency, comparison['upstream'])} spent before"
+    on, unit = _on(comparison, against["arm"]), UNITS[currency]
+    sentence = f"{found}. In {unit}: {rate} {on} for {ours} and {before}, against {other}."
     even = against["break_even"]
     if even:
-        sentence += f" Break-even: {task_number(even)}."
+        sentence += f" Break-even: {task_number(even)}{_beyond(comparison['knows'], even)}."
     if against["not_on_all"]:
         sentence += f" Not run on all of these tasks: {', '.join(against['not_on_all'])}."
     if against["unknown"]:
         sentence += f" Of unknown price: {', '.join(against['unknown'])}."
     return {"verdict": found, "sentence": sentence}
+
+
+def _on(comparison: dict[str, Any], rival: str) -> str:
+    """The tasks: all of the arm's, or that it is a part of them."""
+    tasks, of = len(comparison["tasks"]), comparison["of"]
+    if tasks == of:
+        return f"on {count(tasks, 'task')}"
+    return f"on {tasks} of its {of} tasks, which {rival} was run on too,"
+
+
+def _beyond(knows: int | None, even: dict[str, Any]) -> str:
+    """A prior that is asked for what it knows cannot be asked for more tasks than these."""
+    if not knows or even["bound"] == "<=" or not knows < even["value"] < math.inf:
+        return ""
+    return f", more than the {knows} that it was trained on"
 
 
 def _paid(against: dict[str, Any], ours_censored: bool) -> str:
@@ -223,13 +238,28 @@ def headline(content: dict[str, Any]) -> str:
 
 def beside(content: dict[str, Any]) -> str:
     """What the headline would leave out: the rivals that were given demonstrations too."""
-    comparison, against = main_comparison(content) or ({"against": []}, {})
-    return " ".join(
-        f"Against {ACCESS[other['access']]} ({_label(content, other)}): {times(other['ratio'])},"
-        f" and {times(other['full_ratio'])} counting all that came before. {other['verdict']}."
-        for other in comparison["against"]
-        if other is not against
-    )
+    main = main_comparison(content)
+    if main is None:
+        return ""
+    same = ("arm", "currency", "threshold", "of")
+    found = []
+    for comparison in content["comparisons"]:
+        if any(comparison[key] != main[0][key] for key in same):
+            continue
+        for other in comparison["against"]:
+            if other is not main[1]:
+                found.append(_beside(content, comparison, other))
+    return " ".join(found)
+
+
+def _beside(content: dict[str, Any], comparison: dict[str, Any], other: dict[str, Any]) -> str:
+    who = f"Against {ACCESS[other['access']]} ({_label(content, other)})"
+    if len(comparison["tasks"]) < comparison["of"]:
+        who += f", {_on(comparison, other['arm']).rstrip(',')}"
+    # With nothing to adapt the other is infinitely dearer, which says nothing.
+    ratio = f"{times(other['ratio'])}, and " if comparison["marginal"] else ""
+    full_ratio = times(other["full_ratio"])
+    return f"{who}: {ratio}{full_ratio} counting all that came before. {other['verdict']}."
 
 
 def _label(content: dict[str, Any], row: dict[str, Any]) -> str:
@@ -371,7 +401,9 @@ def _ratio_table(content: dict[str, Any]) -> list[str]:
         if comparison["threshold"] != SHOWN:
             continue
         known = comparison["known_already"]
-        tasks = str(len(comparison["tasks"])) + (f", {known} known" if known else "")
+        tasks = str(len(comparison["tasks"]))
+        tasks += f" of {comparison['of']}" if len(comparison["tasks"]) < comparison["of"] else ""
+        tasks += f", {known} known" if known else ""
         for against in comparison["against"]:
             is_reward = against["access"] == "reward"
             factor = comparison["demonstrations_factor"] if is_reward else None

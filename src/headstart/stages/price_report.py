@@ -322,36 +322,43 @@ def compare(arm: Arm, arms: Sequence[Arm], known: Sequence[Run]) -> list[dict[st
     """What pre-training and the demonstrations bought, against the cheapest with the same access.
 
     On the arm's own tasks, and with those that its prior was trained on, unless these alone have
-    the success and the arm has no part in it.
+    the success and the arm has no part in it. Then, where imitation was run on a part of the tasks
+    only, on that part against imitation, with all that the prior cost.
     """
-    rivals = {access: _rivals(arm, arms, access) for access in words.ACCESS}
-    found, seen = [], []
+    found, seen, knows = [], [], with_known(arm, known).known
     for ours in (arm, with_known(arm, known)):
-        covers = [_most(ours, rivals[access]) for access in rivals if rivals[access]]
+        rivals = {access: _rivals(ours, arms, access) for access in words.ACCESS}
+        covers = [_most(ours, of) for of in rivals.values() if of]
         tasks = next((tasks for tasks in covers if tasks), [])
         if not tasks or tasks in seen:
             continue
         seen.append(tasks)
+        own, part = set(arm.tasks), _imitated(ours, rivals["imitation"])
+        by_imitation = {"imitation": rivals["imitation"]}
         for currency in CURRENCIES:
             for threshold in THRESHOLDS:
-                row = _compare(ours, rivals, tasks, currency, threshold)
-                known_already = len(set(tasks) - set(arm.tasks))
-                if row["marginal"] != 0 or not known_already:
-                    found.append(row | {"known_already": known_already})
+                rows = [_compare(ours, rivals, tasks, currency, threshold, knows)]
+                if rows[0]["marginal"] == 0 and set(tasks) - own:
+                    continue
+                if part and part != tasks:
+                    rows.append(_compare(ours, by_imitation, part, currency, threshold, knows))
+                found += [row | {"known_already": len(set(row["tasks"]) - own)} for row in rows]
     return found
 
 
 def _rivals(arm: Arm, arms: Sequence[Arm], access: str) -> list[Arm]:
     """Arms from scratch that were given as much: reward only, or the same demonstrations; and for
-    who has demonstrations imitation with any number, since what they cost is in its price.
+    who has demonstrations imitation with any number, since what they cost is in its price. Who has
+    them within its prior's data only: imitation of all that such data has of a task as well.
 
     Of those that learn from reward the ones with the same reward; where there is none, the ones
     with the dense reward, which is more than the arm was given.
     """
+    if access == "imitation" and arm.demonstrated:
+        names = ["imitation"] if arm.demonstrations else ["imitation", "imitation_same_data"]
+        return [a for name in names for a in arms if a.name == name]
     if access != "reward" and not arm.demonstrations:
         return []
-    if access == "imitation":
-        return [a for a in arms if a.name == "imitation"]
     count = arm.demonstrations if access == "demonstrations" else 0
     given = [a for a in arms if not a.pretrained and a.demonstrations == count]
     alike = [a for a in given if a.reward in (arm.reward, "none")]
@@ -364,14 +371,28 @@ def _most(arm: Arm, rivals: Sequence[Arm]) -> list[str]:
     return max(([t for t in arm.tasks if t in rival.tasks] for rival in rivals), key=len)
 
 
+def _imitated(arm: Arm, rivals: Sequence[Arm]) -> list[str]:
+    """The tasks that the arm had demonstrations of and that imitation was run on; imitation of all
+    of the prior's data, dearer than it need be, only where there is no other."""
+    shared = ([t for t in arm.demonstrated if t in rival.tasks] for rival in rivals)
+    return next((tasks for tasks in shared if tasks), [])
+
+
 def _compare(
-    arm: Arm, rivals: dict[str, list[Arm]], tasks: list[str], currency: str, threshold: float
+    arm: Arm,
+    rivals: dict[str, list[Arm]],
+    tasks: list[str],
+    currency: str,
+    threshold: float,
+    knows: set[str],
 ) -> dict[str, Any]:
     content: dict[str, Any] = {
         "arm": arm.name,
         "currency": currency,
         "threshold": threshold,
         "tasks": tasks,
+        "of": len(arm.tasks),
+        "knows": len(knows) if set(tasks) <= knows else None,
         "against": [],
         "demonstrations_factor": None,
     }
