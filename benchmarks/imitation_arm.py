@@ -24,7 +24,8 @@ import tyro
 from headstart.arms import write_arm
 from headstart.artifact import read_json, write_json
 from headstart.config import to_json
-from headstart.data.store import Dataset, enough_demonstrations
+from headstart.data.demonstrations import enough_demonstrations
+from headstart.data.store import Dataset
 from headstart.ledger import Cost, Meter
 from headstart.stages.collect import CollectConfig, collect
 from headstart.stages.finetune import FinetuneConfig, School
@@ -61,7 +62,7 @@ def same_data(arguments: Arguments, prior: Path, seed: int) -> None:
     )
     school = School(config, arguments.work, ())
     tasks, episodes = registry.get_split(split), Dataset(data).episodes()
-    undisturbed = enough_demonstrations(data, [task.id for task in tasks], 1)
+    undisturbed = enough_demonstrations(data, tasks, 1)
     for task in tasks:
         path = arguments.out / "imitation_same_data" / f"{task.name}-{seed}.json"
         if not path.exists():
@@ -91,9 +92,7 @@ def few_demonstrations(arguments: Arguments, prior: Path, seed: int) -> None:
     )
     collect(given, base.demonstrations, resume=True)
     tasks = registry.get_split(base.split)
-    shown = enough_demonstrations(
-        base.demonstrations, [task.id for task in tasks], max(arguments.counts)
-    )
+    shown = enough_demonstrations(base.demonstrations, tasks, max(arguments.counts))
     school = School(base, arguments.work, ())
     known = measured(prior, base)
     for task in tasks:

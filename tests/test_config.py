@@ -148,3 +148,10 @@ def test_a_range_without_an_upper_end_has_no_infinity():
     with pytest.raises(ValueError, match=r"^lr is inf; use at least 0$"):
         check_ranges(Optimizer(math.inf), lr=(0, math.inf))
     check_ranges(Optimizer(1e9), lr=(0, math.inf))
+
+
+@pytest.mark.parametrize("lr", [math.nan, math.inf, -math.inf])
+def test_a_range_without_ends_has_finite_numbers_only(lr: float):
+    with pytest.raises(ValueError, match=rf"^lr is {lr}; use a finite number$"):
+        check_ranges(Optimizer(lr), lr=(-math.inf, math.inf))
+    check_ranges(Optimizer(-1e9), lr=(-math.inf, math.inf))

@@ -259,18 +259,18 @@ def check_seal(root: Path | str) -> list[tuple[Path, str]]:
     ]
 
 
-def check_memory(num_envs: int) -> None:
+def check_memory(num: int, what: str = "environments", each_mb: float = MEMORY_PER_ENV_MB) -> None:
     """Refuse to start what would not fit.
 
     Raises:
         ValueError: they need more than the memory that is free.
     """
-    needed_mb = num_envs * MEMORY_PER_ENV_MB
+    needed_mb = num * each_mb
     available_mb = psutil.virtual_memory().available / 2**20
     if needed_mb > available_mb:
         raise ValueError(
-            f"{num_envs} environments need about {needed_mb} MB of memory, and"
-            f" {available_mb:.0f} MB are free; use fewer environments or episodes"
+            f"{num} {what} need about {needed_mb:.0f} MB of memory, and"
+            f" {available_mb:.0f} MB are free; use fewer"
         )
 
 

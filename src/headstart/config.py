@@ -57,6 +57,7 @@ def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
         value = getattr(config, name)
         if not (low <= value <= high and math.isfinite(value)):
             right = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            right = right if math.isfinite(low) else "a finite number"
             raise ValueError(f"{name} is {value}; use {right}")
 
 

@@ -41,7 +41,7 @@ def test_it_learns_to_reach_a_point(tiny):
     assert np.mean([e.success.any() for e in episodes]) >= 0.8
 
 
-def remembered(learner: OffPolicy, terminated: bool) -> torch.Tensor:
+def remembered(learner: OffPolicy, terminated: bool, success: bool = False) -> torch.Tensor:
     """The only row of a step from obs 0 to obs 1 that earned 2 and ended its episode."""
     history = np.zeros((1, 1, 2, 4), np.float32)
     after = np.stack([history[..., 0, :], history[..., 1, :] + 1], axis=2)
@@ -52,6 +52,7 @@ def remembered(learner: OffPolicy, terminated: bool) -> torch.Tensor:
         "reward": np.full((1, 1), 2.0, np.float32),
         "terminated": np.full((1, 1), terminated),
         "truncated": np.full((1, 1), not terminated),
+        "success": np.full((1, 1), success),
     }
     learner._remember(columns, learner.replay)
     return learner.replay.tensors()["rows"][0]
@@ -72,6 +73,34 @@ def test_truncation_bootstraps_from_the_final_observation_and_termination_does_n
         learner.model.log_temperature.fill_(-100.0)
     target = learner._target(row[18:19], row[19:20], row[None, 10:18])
     assert target.item() == pytest.approx(2.0 if terminated else 2.0 + 0.9 * 5.0)
+
+
+@pytest.mark.parametrize(("terminated", "worth"), [(True, 20.0), (False, 2.0)])
+def test_who_has_succeeded_for_good_has_that_reward_for_ever(tiny, terminated, worth):
+    learner = learner_of(replace(CONFIG, gamma=0.9))
+    row = remembered(learner, terminated, success=True)
+    # 2 / (1 - 0.9), and nothing after it; an episode that goes on earns what it earns
+    assert row[18:].tolist() == pytest.approx([worth, 0.0 if terminated else 0.9])
+    assert learner.model.highest_reward == 2.0
+
+
+def test_what_others_played_is_learned_from_and_successes_are_in_every_batch(tiny, demonstrations):
+    learner = learner_of()
+    failed = replace(demonstrations[0], success=np.zeros_like(demonstrations[0].success))
+    for episode in (failed, *demonstrations[1:]):
+        learner.remember(episode)
+    played, succeeded = demonstrations, demonstrations[1:]
+    assert len(learner.replay) == sum(e.num_steps for e in played)
+    assert len(learner.shown) == sum(e.num_steps for e in succeeded)
+    before = learner.model.critics.flat_NP.clone()
+    assert learner.catch_up() == 0.0, "some twenty steps are not a hundred updates"
+    assert torch.equal(before, learner.model.critics.flat_NP)
+    several = learner_of(replace(CONFIG, updates_per_step=10))
+    several.remember(demonstrations[1])
+    several.remember(demonstrations[2])
+    updates = (10 * len(several.replay)) // 100 * 100
+    assert updates and several.catch_up() == several._flops(0, updates)
+    assert several._updates == updates
 
 
 def test_the_target_is_the_minimum_over_a_random_subset_of_critics(tiny):
@@ -178,6 +207,14 @@ def test_updates_keep_their_share_of_the_steps_and_the_policy_its_share_of_updat
     learner = learner_of(replace(CONFIG, **settings))
     improve(learner, 0)
     assert (learner._updates, len(calls)) == (updates, updates // 2)
+
+
+def test_a_buffer_larger_than_the_memory_is_told(tiny):
+    # a row: 8 numbers before, 2 of the action, 8 after, return, discount: 20 float32 are 80 bytes
+    with pytest.raises(
+        ValueError, match=r"^10{12} transitions \(capacity\) need about 76293945 MB"
+    ):
+        learner_of(replace(CONFIG, capacity=10**12))
 
 
 def test_a_buffer_smaller_than_the_warm_up_is_told():

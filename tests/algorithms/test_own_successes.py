@@ -156,19 +156,19 @@ def test_what_is_chosen_acts_on_what_it_was_judged_on(
     learner._outcomes[3] += (50.0, 0.0)
     assert learner._best_prompt() == 3
     improve(learner, tiny, 1)
-    assert learner._best == 1.0
+    assert learner.best == 1.0
     learner.actor(4)
     assert played[-2:] == [[0], [0]]
 
 
 def test_batches_that_were_told_say_nothing_of_a_policy_that_is_shown(tiny, model, demonstrations):
     learner = OwnSuccesses(CONFIG, tiny.TASKS["reach"], 0, model, given=demonstrations[:2])
-    learner._best = 0.5
+    learner.best = 0.5
     for rate, prompts in [(1.0, [0]), (1.0, [0]), (0.9, [1, 2]), (0.9, [1, 2])]:
         learner._judge(rate, prompts)
-    assert learner._best == 0.5
+    assert learner.best == 0.5
     learner._judge(0.9, [2, 1])
-    assert learner._best == pytest.approx(0.9)
+    assert learner.best == pytest.approx(0.9)
     assert learner._chosen_prompts == [2, 1]
 
 
@@ -183,7 +183,7 @@ def test_nothing_is_learned_before_the_start_has_been_judged(
     assert played == [[1]] * (CONFIG.judged_over - 1)
 
 
-def test_a_prior_that_learning_makes_worse_stays_what_is_judged(
+def test_a_prior_that_learning_makes_worse_stays_whatis_judged(
     tiny, model, demonstrations, monkeypatch
 ):
     outcome(monkeypatch, [1.0] * 6 + [0.5] * 3)

@@ -1,5 +1,6 @@
 """PPO: rollouts, bookkeeping, divergence."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -68,9 +69,12 @@ def test_next_values_are_those_of_the_observations_reached(tiny, task, when):
     torch.testing.assert_close(advantage_SE, expected, atol=1e-6, rtol=0)
 
 
-def test_an_update_makes_one_pass_however_little_the_policy_may_move(tiny):
-    rollout, _, learner = rollout_of(replace(CONFIG, max_kl=0.0))
-    assert learner.update(rollout)["charts/update_epochs"] == 1
+@pytest.mark.parametrize(("max_kl", "epochs"), [(1e-9, 1), (math.inf, CONFIG.update_epochs)])
+def test_an_update_makes_one_pass_however_little_the_policy_may_move_and_else_all(
+    tiny, max_kl, epochs
+):
+    rollout, _, learner = rollout_of(replace(CONFIG, max_kl=max_kl))
+    assert learner.update(rollout)["charts/update_epochs"] == epochs
 
 
 def test_learning_that_diverges_stops_at_once(tiny):

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from headstart.data.mixture import Source, check_channels, resolve_shares, union
-from headstart.types import Channel
+from headstart.data.mixture import Source, check_channels, in_columns, resolve_shares, union
+from headstart.types import Channel, Episode, Task
 
 X = Channel("hand/x", "observation", "m")
 Y = Channel("hand/y", "observation", "m")
@@ -63,6 +65,29 @@ def test_shares_that_are_none_of_the_whole_are_refused(given, message):
 
 def test_channels_of_several_bodies_stand_in_order_of_first_appearance():
     assert union([(X, Y), (Z, X)]) == (X, Y, Z)
+
+
+def body(*channels: Channel) -> Task:
+    return Task("t", "a", "", channels, 10, 10.0)
+
+
+def test_an_episode_goes_into_other_columns_by_name():
+    dx, dy = Channel("hand/dx", "action", "cm"), Channel("hand/dy", "action", "cm")
+    numbers = np.arange(4, dtype=np.float32).reshape(2, 2)  # two steps of two channels
+    known = np.ones(2, np.float32)
+    episode = Episode(
+        "t/a", "", numbers, 10 + numbers, known, known > 0, 20 + known, True, False, 0, "expert",
+        action_expert=30 + numbers,
+    )  # fmt: skip
+    own, nan = body(X, Y, dx, dy), np.nan
+    assert in_columns(episode, own, body(X, Y, dx, dy)) is episode
+    found = in_columns(replace(episode, final_obs=numbers[1]), own, body(dy, Y, Z, X))
+    np.testing.assert_array_equal(found.obs, np.float32([[1, nan, 0], [3, nan, 2]]))
+    np.testing.assert_array_equal(found.final_obs, np.float32([3, nan, 2]))
+    np.testing.assert_array_equal(found.action, np.float32([[11], [13]]))
+    np.testing.assert_array_equal(found.label, np.float32([[31], [33]]))
+    assert found.obs.dtype == found.label.dtype == np.float32
+    assert in_columns(replace(episode, action_expert=None), own, body(X)).action_expert is None
 
 
 def test_one_name_must_mean_one_thing():

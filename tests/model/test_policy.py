@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ import torch
 
 import sequences
 from headstart.data.mixture import Mixture
-from headstart.model.checkpoint import save_model
+from headstart.model.checkpoint import load_model, save_model, save_small_policy
 from headstart.model.policy import Policy, Prompt, load_policy
+from headstart.model.soft_actor_critic import SoftActorCritic, SquashedPolicy
 from headstart.model.words import encode
 from headstart.types import Channel, Task
 
@@ -102,6 +104,15 @@ def test_an_observation_of_another_shape_or_type_is_refused(model, obs, problem)
     assert policy.act(np.zeros((1, 7), np.float64)).action.shape == (1, 3)
 
 
+@pytest.mark.parametrize(("obs", "action"), [(8, 3), (7, 2)])
+def test_a_demonstration_in_other_columns_is_refused(model, obs, action):
+    steps = np.zeros((6, 8), np.float32)
+    episode = sequences.episode("t/x", "do it", 6, 0)
+    other = replace(episode, obs=steps[:, :obs], action=steps[:, :action], action_expert=None)
+    with pytest.raises(ValueError, match=f"t/x has {obs} .* and {action} action .* 7 and 3$"):
+        Policy(model, CHANNELS, [Prompt(demonstration=other)])
+
+
 def test_another_body_is_refused(model):
     channels = (*CHANNELS[:-1], Channel("gripper/effort", "action"))
     with pytest.raises(ValueError, match="knows no channel 'gripper/effort'"):
@@ -129,6 +140,46 @@ def test_a_model_of_many_bodies_acts_in_the_columns_of_one():
         mean = (logits.softmax(-1) * torch.linspace(-1, 1, model.config.num_bins)).sum(-1)
         expected = model.denormalise_action(mean)[:, [3, 0]]
     np.testing.assert_allclose(action, expected, atol=1e-6)
+
+
+def small_policy(obs_size: int = 7) -> SoftActorCritic:
+    generator = torch.Generator().manual_seed(3)
+    return SoftActorCritic(obs_size, 3, 8, 2, 2, generator)
+
+
+def test_load_policy_gives_the_small_policy_of_a_task_without_a_prompt(tmp_path: Path):
+    task, model = Task("t", "b", "go home", CHANNELS, 10, 10.0), small_policy()
+    model.features.update(torch.randn(9, 14, generator=torch.Generator().manual_seed(4)))
+    save_small_policy(tmp_path, model, task)
+    obs = np.linspace(-1, 1, 7, dtype=np.float32)[None]
+    policy, expected = load_policy(tmp_path, task), SquashedPolicy(model, 1)
+    for _ in range(2):  # the second has a history
+        np.testing.assert_array_equal(policy.act(obs).action, expected.act(obs).action)
+        obs += 0.1
+    policy.reset()
+    expected.reset()
+    np.testing.assert_array_equal(policy.act(obs).action, expected.act(obs).action)
+    with pytest.raises(ValueError, match="takes no prompt"):
+        load_policy(tmp_path, task, Prompt("go home"))
+
+
+def test_a_small_policy_is_no_model_and_refused_where_it_is_of_another_body_or_damaged(
+    tmp_path: Path,
+):
+    task = Task("t", "b", "go home", CHANNELS, 10, 10.0)
+    save_small_policy(tmp_path, small_policy(), task)
+    with pytest.raises(ValueError, match="a small policy of t/b, which cannot be told"):
+        load_model(tmp_path)
+    other = Task("t", "c", "go home", CHANNELS[1:], 10, 10.0)
+    with pytest.raises(ValueError, match="learned t/b, whose channels are not t/c's"):
+        load_policy(tmp_path, other)
+    for name in ("model.json", "model.safetensors"):
+        content = (tmp_path / name).read_bytes()
+        at = content.index(b"t/b") if name == "model.json" else len(content) - 1
+        (tmp_path / name).write_bytes(content[:at] + b"x" + content[at + 1 :])
+        with pytest.raises(ValueError, match=f"{name}: damaged"):
+            load_policy(tmp_path, task)
+        (tmp_path / name).write_bytes(content)
 
 
 def test_load_policy_is_told_the_instruction_unless_prompted(model, tmp_path: Path):

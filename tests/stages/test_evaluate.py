@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 import small_run
+from headstart.data.demonstrations import Demonstrations
 from headstart.ledger import read_bill
 from headstart.model.checkpoint import load_model, save_model
 from headstart.rollout import Interaction
 from headstart.stages import evaluate as stage
 from headstart.stages.evaluate import EvaluateConfig, choose_retrieval, evaluate
+from headstart.suites import registry
 from headstart.suites.base import StepResult
 from headstart.suites.envpool import EnvPoolVecEnv
 
@@ -62,6 +64,26 @@ def test_what_a_failed_try_took_is_billed(
     evaluate(config(made), tmp_path / "run", resume=True)
     straight = read_bill(tmp_path / "straight").cost
     assert read_bill(tmp_path / "run").cost.env_steps == (straight.env_steps or 0) + spent.env_steps
+
+
+def test_demonstrations_merged_with_those_of_another_body_show_what_they_showed_alone(
+    made: Path, tmp_path: Path
+):
+    straight = evaluate(config(made), tmp_path / "straight")
+    merged = small_run.merge_with_another_body(made / "demonstrations", tmp_path)
+    seen = small_run.reverse(made / "data", tmp_path / "seen")
+    settings = replace(config(made), heldout_demonstrations=merged, seen_demonstrations=seen)
+    found = evaluate(settings, tmp_path / "out")
+    assert found["replays"] == straight["replays"]
+    assert without_cost(found["rows"]) == without_cost(straight["rows"])
+    exam = stage.Exam(settings, [], [], tmp_path)
+    task = registry.get_task(small_run.SEEN)
+    (shown,) = Demonstrations(made / "data", 1).of(task)
+    np.testing.assert_array_equal(exam._shown_seen.of(task)[0].obs, shown.obs)
+
+
+def without_cost(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "cost"} for row in rows]
 
 
 def stop(*_: object) -> None:

@@ -1,15 +1,19 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import small_run
 from headstart.artifact import manifest
+from headstart.data.demonstrations import enough_demonstrations
+from headstart.data.trajectories import Trajectories
 from headstart.ledger import read_bill, total
 from headstart.model.checkpoint import load_model, save_model
 from headstart.rollout import Interaction
 from headstart.stages import finetune as stage
 from headstart.stages.finetune import FinetuneConfig, finetune
+from headstart.suites import registry
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +100,36 @@ def test_a_model_knows_the_tasks_that_it_rehearsed(made: Path, tmp_path: Path):
     finetune(replace(config(made), model=tmp_path / "model", counts=(1,)), tmp_path / "out")
     tuned = load_model(tmp_path / "out/models/handle-press-1")
     assert tuned.trained_on == {small_run.SEEN, small_run.HELD_OUT}
+
+
+def test_demonstrations_merged_with_those_of_another_body_teach_what_they_taught_alone(
+    made: Path, tmp_path: Path
+):
+    merged = small_run.merge_with_another_body(made / "demonstrations", tmp_path)
+    finetune(replace(config(made), demonstrations=merged, scratch=False), tmp_path / "out")
+    for name in ("handle-press-1", "handle-press-2"):
+        weights = Path("models") / name / "model.safetensors"
+        ours, alone = (root / weights for root in (tmp_path / "out", made / "finetuned"))
+        assert ours.read_bytes() == alone.read_bytes()
+
+
+def test_demonstrations_are_in_the_columns_of_their_task_not_of_the_old_data(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    taught: list[Trajectories] = []
+    monkeypatch.setattr(
+        stage.School, "_from_prior", lambda school, new, _: taught.append(new) or school._prior
+    )
+    old = small_run.reverse(made / "data", tmp_path / "old")
+    settings = replace(config(made), data=old, counts=(1,), scratch=False)
+    finetune(settings, tmp_path / "out")
+    task = registry.get_task(small_run.HELD_OUT)
+    (shown,) = enough_demonstrations(made / "demonstrations", [task], 1)[task.id]
+    assert (taught[0].obs_channels, taught[0].action_channels) == (
+        task.obs_channels, task.action_channels,
+    )  # fmt: skip
+    np.testing.assert_array_equal(taught[0].obs, shown.obs)
+    np.testing.assert_array_equal(taught[0].label, shown.label)
 
 
 def test_each_model_carries_a_card_and_the_bills_of_all_it_stands_on(made: Path):

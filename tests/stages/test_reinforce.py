@@ -1,6 +1,7 @@
 """Reinforcement learning: rounds, bookkeeping, stopping and resuming."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,20 @@ import torch
 from safetensors.torch import load_file
 
 import small_run
+from headstart.algorithms.handover import Handover
 from headstart.algorithms.off_policy import OffPolicyConfig
-from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
+from headstart.algorithms.own_successes import OwnSuccessesConfig
 from headstart.algorithms.ppo import PPOConfig
-from headstart.data.store import DatasetWriter
+from headstart.data.demonstrations import Demonstrations
+from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import read_bill
 from headstart.model.checkpoint import load_model, save_model
 from headstart.rollout import Interaction, run_episodes
 from headstart.stages import reinforce as stage
+from headstart.stages.pretrain import PretrainConfig, pretrain
 from headstart.stages.reinforce import Progress, ReinforceConfig, reinforce
 from headstart.suites import registry
+from recordings import same
 
 ROUND = 160
 """Training steps of a round with ``config``: 2 rollouts of 20 steps in 4 environments."""
@@ -84,6 +89,11 @@ def test_settings_that_make_no_sense_are_told(name):
         (PPOConfig, {"num_envs": 1, "num_steps": 1}, "num_steps is 1; use at least 2"),
         (PPOConfig, {"update_epochs": 0}, "update_epochs is 0; use at least 1"),
         (PPOConfig, {"num_minibatches": 0}, "num_minibatches is 0; use at least 1"),
+        (PPOConfig, {"max_kl": math.nan}, "max_kl is nan; use more than 0"),
+        (PPOConfig, {"max_kl": 0.0}, "max_kl is 0.0; use more than 0"),
+        (PPOConfig, {"max_kl": -math.inf}, "max_kl is -inf; use more than 0"),
+        (OffPolicyConfig, {"target_entropy": math.nan}, "target_entropy is nan; use a finite"),
+        (OffPolicyConfig, {"target_entropy": -math.inf}, "target_entropy is -inf; use a finite"),
         (OffPolicyConfig, {"gamma": 1.0}, "gamma is 1.0; use 0 to 0.9999"),
         (OwnSuccessesConfig, {"num_envs": 0}, "num_envs is 0; use at least 1"),
         (OwnSuccessesConfig, {"judged_over": 0}, "judged_over is 0; use at least 1"),
@@ -133,12 +143,43 @@ class Killed(BaseException):
     pass
 
 
+def from_a_prior(tiny, root) -> ReinforceConfig:
+    """Own successes, of which there are some, and then soft actor-critic."""
+    demonstrations(tiny, root / "shown")
+    data = (str(root / "shown"),)
+    settings = {"model": small_run.SIZE, "loader": small_run.LOADER, "tracker": "none"}
+    pretrain(PretrainConfig(data=data, updates=2, **settings), root / "prior")
+    own = OwnSuccessesConfig(
+        num_envs=4, updates=2, judged_over=1, handover_steps=150, off_policy=SMALL["off_policy"]
+    )
+    shown = {"model": root / "prior", "demonstrations": root / "shown", "count": 1}
+    return config(**shown, own_successes=own, env_steps=5 * ROUND)
+
+
+@pytest.mark.parametrize("steps_until_killed", [1, 20, 60, 110, 150])
+def test_a_run_from_a_prior_that_was_killed_and_resumed_equals_an_undisturbed_one(
+    tiny, tmp_path, monkeypatch, steps_until_killed
+):
+    is_undisturbed(from_a_prior(tiny, tmp_path), tiny, tmp_path, monkeypatch, steps_until_killed)
+    log = metrics_of(tmp_path / "resumed")
+    assert any("losses/critic" in line for line in log), "nobody took over"
+    prompts = [tmp_path / run / "prompt" for run in ("whole", "resumed")]
+    if prompts[0].exists():
+        first, second = (Dataset(prompt).digest for prompt in prompts)
+        assert first == second
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "off_policy"])
 @pytest.mark.parametrize("steps_until_killed", [1, 50, 130])
 def test_a_killed_and_resumed_run_equals_an_undisturbed_one(
     tiny, tmp_path, monkeypatch, steps_until_killed, algorithm
 ):
     settings = config(algorithm=algorithm)
+    is_undisturbed(settings, tiny, tmp_path, monkeypatch, steps_until_killed)
+
+
+def is_undisturbed(settings, tiny, tmp_path, monkeypatch, steps_until_killed) -> None:
+    """Runs it once without and once with an interruption, and compares all that they leave."""
     whole = reinforce(settings, tmp_path / "whole")
 
     step, left = tiny.TinyVecEnv.step, [steps_until_killed]
@@ -271,11 +312,42 @@ def test_a_prior_shows_its_demonstrations_of_the_task_and_only_for_a_new_one_tho
 
     def prompts(task: str) -> list[str | None]:
         learner = stage.build_algorithm(settings, registry.get_task(task), [])
-        assert isinstance(learner, OwnSuccesses)
-        return [None if e is None else e.task_id for e in learner._shown]
+        assert isinstance(learner, Handover)
+        return [None if e is None else e.task_id for e in learner.own._shown]
 
     assert len(prompts(small_run.SEEN)) > 3 and set(prompts(small_run.SEEN)[1:]) == {small_run.SEEN}
     assert prompts(small_run.HELD_OUT) == [None, *[small_run.SEEN] * 2]
+
+
+def test_demonstrations_merged_with_those_of_another_body_are_what_they_were_alone(tiny, tmp_path):
+    demonstrations(tiny, tmp_path / "shown")
+    merged = small_run.merge_with_another_body(tmp_path / "shown", tmp_path)
+    common = {"algorithm": "off_policy", "count": 2, "env_steps": ROUND}
+    alone, ours = (config(**common, demonstrations=r) for r in (tmp_path / "shown", merged))
+    given = [stage.given_demonstrations(c, tiny.TASKS["reach"]) for c in (alone, ours)]
+    assert same(given[1], given[0])
+    first, second = (reinforce(c, tmp_path / str(k)) for k, c in enumerate((alone, ours)))
+    assert success_rates(first) == success_rates(second)
+    weights = [load_file(tmp_path / str(k) / "model.safetensors") for k in range(2)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def success_rates(result: dict) -> list[float]:
+    return [point["success_rate"] for point in result["curve"]]
+
+
+def test_what_a_prior_is_shown_of_its_data_is_in_the_columns_of_the_task(tiny, tmp_path):
+    demonstrations(tiny, tmp_path / "shown")
+    settings = {"model": small_run.SIZE, "loader": small_run.LOADER, "tracker": "none"}
+    pretrain(PretrainConfig(data=(str(tmp_path / "shown"),), updates=2, **settings), tmp_path / "m")
+    data = small_run.reverse(tmp_path / "shown", tmp_path / "reversed")
+    for name, first in (("reach", 0), ("reach-once", 1)):  # its own; to be tried for another task
+        task = tiny.TASKS[name]
+        learner = stage.build_algorithm(config(model=tmp_path / "m", data=data), task, [])
+        assert isinstance(learner, Handover)
+        found = [episode for episode in learner.own._shown if episode is not None]
+        expected = Demonstrations(tmp_path / "shown", 3 if first == 0 else 2)
+        assert same(found, expected.of(tiny.TASKS["reach"]))
 
 
 def test_a_prior_knows_the_tasks_that_it_rehearses(tmp_path):
@@ -285,8 +357,8 @@ def test_a_prior_knows_the_tasks_that_it_rehearses(tmp_path):
     save_model(tmp_path / "prior", model)
     settings = config(model=tmp_path / "prior", data=root / "data")
     learner = stage.build_algorithm(settings, registry.get_task(small_run.HELD_OUT), [])
-    assert isinstance(learner, OwnSuccesses)
-    assert learner.chosen.trained_on == {small_run.SEEN}
+    assert isinstance(learner, Handover)
+    assert learner.own.chosen.trained_on == {small_run.SEEN}
 
 
 def test_demonstrations_without_rewards_or_that_nobody_learns_from_are_refused(tiny, tmp_path):

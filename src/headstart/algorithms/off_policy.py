@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from headstart.algorithms.base import Spent, check_finite
 from headstart.algorithms.replay import Replay
-from headstart.artifact import write_bytes
 from headstart.config import check_ranges
 from headstart.model.actor_critic import FRAME_STACK, History, last_and_changes, normalised
 from headstart.model.checkpoint import (
@@ -30,6 +28,7 @@ from headstart.model.checkpoint import (
     load_optimizer,
     module_tensors,
     optimizer_tensors,
+    save_small_policy,
 )
 from headstart.model.soft_actor_critic import SoftActorCritic, SquashedPolicy
 from headstart.objectives import n_step_returns, soft_target
@@ -37,6 +36,8 @@ from headstart.rollout import Interaction, collect
 from headstart.suites.base import VecEnv
 from headstart.types import Episode, Task
 
+UPDATES_AT_A_TIME = 100
+"""Whose batches are drawn together, where there are thousands to make."""
 VALUE_RANGE = 10.0
 """What receiving the highest reward for ever is worth to the critics."""
 
@@ -95,6 +96,7 @@ class OffPolicyConfig:
         check_ranges(
             self, demonstration_share=share, noise_correlation=share, gamma=(0, 0.9999), n_step=some
         )
+        check_ranges(self, target_entropy=(-math.inf, math.inf))
         check_ranges(self, capacity=(max(1, self.warmup_steps), math.inf))
 
 
@@ -131,12 +133,14 @@ class OffPolicy:
                 [model.log_temperature], lr=config.temperature_learning_rate
             ),
         }
+        self.outcomes: list[bool] = []
+        """Of each episode that ended in this round: whether its last step succeeded."""
         self._owed = 0.0  # updates that are still to be made, a fraction of one
         self._updates = 0
         self._entropy = torch.tensor(0.0)  # of the policy when it was last improved
         width = 2 * model.features.mean.numel() + model.action_size + 2
         self.replay = Replay(config.capacity, width)
-        self.shown = Replay(sum(e.num_steps for e in demonstrations), width)
+        self.shown = Replay(max(config.capacity, sum(e.num_steps for e in demonstrations)), width)
         for episode in demonstrations:
             self._remember(_columns(episode), self.shown)
 
@@ -144,12 +148,15 @@ class OffPolicy:
         config = self.config
         interaction = Interaction(env, self.explorer(env.num_envs))
         interaction.reset(np.arange(env.num_envs, dtype=np.int32))
+        self.outcomes.clear()
         while interaction.env_steps < env_steps:
             steps, diverged = interaction.env_steps, interaction.diverged.sum()
             parts, success, reward = [], [], []
             for start in range(0, config.num_steps, config.burst):
                 columns = collect(interaction, min(config.burst, config.num_steps - start))
                 self._remember(columns, self.replay)
+                ended = columns["terminated"] | columns["truncated"]
+                self.outcomes += columns["success"][ended].tolist()
                 success.append(columns["success"].any(0))
                 reward.append(columns["reward"].mean())
                 if len(self.replay) >= config.warmup_steps:
@@ -165,6 +172,22 @@ class OffPolicy:
             steps, diverged = interaction.env_steps - steps, interaction.diverged.sum() - diverged
             yield Spent(steps, self._flops(steps, len(parts)), metrics, int(diverged))
 
+    def remember(self, episode: Episode) -> None:
+        """Learn from an episode that somebody else played; from a success in every batch."""
+        columns = _columns(episode)
+        self._remember(columns, self.replay)
+        if episode.success.any():
+            self._remember(columns, self.shown)
+
+    def catch_up(self) -> float:
+        """Learn from what is in the buffer as if it had been played here; returns floating-point
+        operations."""
+        bouts = int(len(self.replay) * self.config.updates_per_step) // UPDATES_AT_A_TIME
+        for _ in range(bouts):
+            self._learn(UPDATES_AT_A_TIME)
+        check_finite(self.model, self.task)
+        return self._flops(0, bouts * UPDATES_AT_A_TIME)
+
     def actor(self, num_envs: int) -> SquashedPolicy:
         return SquashedPolicy(self.model, num_envs)
 
@@ -179,8 +202,11 @@ class OffPolicy:
         """
         config, model = self.config, self.model
         c = {name: torch.from_numpy(column) for name, column in columns.items()}
+        # who has succeeded for good has that reward for ever: r + gamma r + ... = r / (1 - gamma)
+        for_good = c["terminated"] & c["success"]
+        reward_SE = torch.where(for_good, c["reward"] / (1 - config.gamma), c["reward"])
         return_SE, discount_SE, last_SE = n_step_returns(
-            c["reward"], c["terminated"], c["truncated"], config.gamma, config.n_step
+            reward_SE, c["terminated"], c["truncated"], config.gamma, config.n_step
         )
         num_envs = c["reward"].shape[1]
         x, next_x = (
@@ -308,7 +334,7 @@ class OffPolicy:
         self.replay.load_tensors({name: tensors[f"replay.{name}"] for name in ("rows", "added")})
 
     def save(self, root: Path) -> None:
-        write_bytes(root / "model.safetensors", save(self.model.state_dict()))
+        save_small_policy(root, self.model, self.task)
 
 
 def _columns(episode: Episode) -> dict[str, np.ndarray]:
@@ -324,4 +350,5 @@ def _columns(episode: Episode) -> dict[str, np.ndarray]:
         "reward": episode.reward[:, None],
         "terminated": ended & episode.terminated,
         "truncated": ended & (not episode.terminated),
+        "success": episode.success[:, None],
     }

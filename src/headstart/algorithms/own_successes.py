@@ -26,6 +26,7 @@ from torch import Tensor
 
 from headstart.algorithms.base import Spent
 from headstart.algorithms.imitation import SHOWN_ONLY, few_shot_rates, imitate
+from headstart.algorithms.off_policy import OffPolicyConfig
 from headstart.config import check_ranges
 from headstart.data.loader import Loader, LoaderConfig
 from headstart.data.store import DatasetWriter
@@ -49,6 +50,11 @@ NEAR_MISS = 0.1
 """What the highest reward of all counts in a failure, as a share of a success."""
 
 
+def twice_as_often() -> OffPolicyConfig:
+    """Soft actor-critic that takes over learns from what was played before: twice the updates."""
+    return OffPolicyConfig(updates_per_step=0.25)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OwnSuccessesConfig:
     """Settings of learning from own successes."""
@@ -69,11 +75,18 @@ class OwnSuccessesConfig:
     loader: LoaderConfig = SHOWN_ONLY
     judged_over: int = 3
     """Batches of episodes whose mean success tells how good a policy is."""
+    good_enough: float = 0.9
+    """Success in training from which on nobody has to take over (``handover.py``)."""
+    handover_steps: int = 24_000
+    """Environment steps after which somebody does, if own successes are not good enough by then."""
+    off_policy: OffPolicyConfig = field(default_factory=twice_as_often)
+    """Settings of who takes over: soft actor-critic."""
 
     def __post_init__(self) -> None:
         some, rate = (1, math.inf), (0, math.inf)
         check_ranges(self, num_envs=some, updates=some, most_episodes=some, judged_over=some)
         check_ranges(self, search_batches=rate, noise=rate, noise_correlation=(0, 1))
+        check_ranges(self, good_enough=(0, 1), handover_steps=rate)
 
 
 class OwnSuccesses:
@@ -84,6 +97,7 @@ class OwnSuccesses:
         old: batches of what it was pre-trained on; None: only its own successes.
         skills: demonstrations of other tasks, to be tried as prompts.
         given: demonstrations of this task, which are prompts and are imitated.
+        max_episode_steps: an episode is truncated after so many steps; None: as the task says.
     """
 
     def __init__(
@@ -95,13 +109,15 @@ class OwnSuccesses:
         old: Loader | None = None,
         skills: Sequence[Episode] = (),
         given: Sequence[Episode] = (),
+        max_episode_steps: int | None = None,
     ) -> None:
         self.config, self.task, self.seed = config, task, seed
+        self._max_episode_steps = max_episode_steps or task.max_episode_steps
         self.model, self.chosen = model, copy.deepcopy(model)
         self._old = old
         # Prompts in a row: words, skills, given demonstrations, own successes.
         self._shown: list[Episode | None] = [None, *skills, *given]
-        self._num_skills, self._num_given = len(skills), len(given)
+        self._num_skills, self.num_given = len(skills), len(given)
         self._outcomes = np.tile(PRIOR_OUTCOMES, (len(self._shown), 1))
         self._outcomes[self._own_from :] += GIVEN_OUTCOMES
         # What the chosen policy acts on; of several the one that starts most like the episode.
@@ -111,7 +127,10 @@ class OwnSuccesses:
         self._batches = 0
         self._rates: list[float] = []  # of the last batches of one kind
         self._rated_told = False  # which kind: told, or shown
-        self._best = -1.0
+        self.best = -1.0
+        """Success in training of the policy that is chosen; below 0 before it was judged."""
+        self.played: list[Episode] = []
+        """The last batch of episodes."""
 
     @property
     def _own_from(self) -> int:
@@ -126,20 +145,20 @@ class OwnSuccesses:
             by_start = None if searching else num
             policy = self._policy(self.model, prompts, self._noise(num), by_start)
             interaction = Interaction(env, policy)
-            ended = dict(run_episodes(interaction, self.task.max_episode_steps))
-            played = [ended[i] for i in range(num)]
+            ended = dict(run_episodes(interaction, self._max_episode_steps))
+            self.played = played = [ended[i] for i in range(num)]
             rate = _success_rate(played)
             self._take_in([prompts[i] for i in policy.prompt_of_env], played)
             self._judge(rate, None if searching else prompts)
             self._batches += 1
             flops = forward * interaction.env_steps
-            if self._is_judged:
+            if self.is_judged:
                 flops += self._learn()
             spent += interaction.env_steps
             metrics = {
                 "train/success": rate,
-                "train/own_successes": len(self._shown) - self._own_from - self._num_given,
-                "train/chosen_success": max(self._best, 0.0),
+                "train/own_successes": len(self._shown) - self._own_from - self.num_given,
+                "train/chosen_success": max(self.best, 0.0),
             }
             yield Spent(interaction.env_steps, flops, metrics, int(interaction.diverged.sum()))
 
@@ -153,7 +172,7 @@ class OwnSuccesses:
         words throughout or not at all.
         """
         searching = self._is_searching()
-        if not (searching or self._is_judged):
+        if not (searching or self.is_judged):
             return self._chosen_prompts
         if self._batches == 0:
             return [0] * num
@@ -167,7 +186,7 @@ class OwnSuccesses:
 
     def _is_searching(self) -> bool:
         """Whether prompts are still tried, and the model is left as it was."""
-        if self._num_given or self._is_judged:
+        if self.num_given or self.is_judged:
             return False
         plays, share = SERVES
         serves = bool(((self._plays() >= plays) & (self._quality() >= share)).any())
@@ -184,8 +203,8 @@ class OwnSuccesses:
         highest = [float(episode.reward.max(initial=0.0)) for episode in played]
         self._highest_reward = max(self._highest_reward, *highest)
         for prompt, episode, reward in zip(prompts, played, highest, strict=True):
-            # A quick success counts as one, the slowest as half of one.
-            share = 1.0 - 0.5 * episode.num_steps / self.task.max_episode_steps
+            # A quick success counts as one, one that took all the steps of the task as half of one.
+            share = 1.0 - 0.5 * min(episode.num_steps / self.task.max_episode_steps, 1.0)
             if not episode.success.any():
                 share = NEAR_MISS * max(reward, 0.0) / max(self._highest_reward, 1e-6)
             self._outcomes[prompt] += (share, 1.0 - share)
@@ -196,9 +215,9 @@ class OwnSuccesses:
         self._outcomes = np.concatenate([self._outcomes, np.tile(PRIOR_OUTCOMES, (new, 1))])
 
     @property
-    def _is_judged(self) -> bool:
+    def is_judged(self) -> bool:
         """Whether it is known how good the policy is that learning starts from."""
-        return self._best >= 0.0
+        return self.best >= 0.0
 
     def _judge(self, rate: float, prompts: list[int] | None) -> None:
         """Whether what played, before it learns from that, did better than any before.
@@ -211,22 +230,19 @@ class OwnSuccesses:
         that were told say nothing of a policy that is shown.
         """
         if prompts is None:
-            self._chosen_prompts, self._best, self._rates = [self._best_prompt()], -1.0, []
+            self._chosen_prompts, self.best, self._rates = [self._best_prompt()], -1.0, []
             return
         over, told = self.config.judged_over, prompts == [0]
         before = self._rates if told == self._rated_told else []
         self._rates, self._rated_told = [*before, rate][-over:], told
         if len(self._rates) < over:
             return
-        mean, before = float(np.mean(self._rates)), self._best
-        if not self._is_judged:
-            self._best, self._rates = mean, []
+        mean, before = float(np.mean(self._rates)), self.best
+        if not self.is_judged:
+            self.best, self._rates = mean, []
             return
-        # s = sqrt(2 p (1 - p) / n), the standard error of a difference of two success rates
-        pooled = (mean + before) / 2
-        error = np.sqrt(2 * pooled * (1 - pooled) / (over * self.config.num_envs))
-        if mean > before + error:
-            self._best = mean
+        if is_better(mean, before, over * self.config.num_envs):
+            self.best = mean
             self.chosen.load_state_dict(self.model.state_dict())
             self._chosen_prompts = prompts
 
@@ -237,7 +253,7 @@ class OwnSuccesses:
     def _plays(self) -> np.ndarray:
         """How often each prompt was played."""
         before = np.full(len(self._outcomes), sum(PRIOR_OUTCOMES))
-        before[self._own_from : self._own_from + self._num_given] += sum(GIVEN_OUTCOMES)
+        before[self._own_from : self._own_from + self.num_given] += sum(GIVEN_OUTCOMES)
         return (self._outcomes.sum(1) - before).round()
 
     def _learn(self) -> float:
@@ -257,7 +273,7 @@ class OwnSuccesses:
 
         An own success is as good as the prompt it was played on: a lucky one is not worth much.
         """
-        own_from, quality = self._own_from + self._num_given, self._quality()
+        own_from, quality = self._own_from + self.num_given, self._quality()
         own = [
             (-quality[source], episode.num_steps, i)
             for i, (source, episode) in enumerate(
@@ -288,17 +304,20 @@ class OwnSuccesses:
         return Policy(model, self.task.channels, found, noise=noise, num_envs=by_start)
 
     def tensors(self) -> dict[str, Tensor]:
-        own = [e for e in self._shown[self._own_from + self._num_given :] if e is not None]
+        own = [e for e in self._shown[self._own_from + self.num_given :] if e is not None]
+        obs_size = len(self.task.obs_channels)
         counts = [self._batches, self._rated_told, *self._chosen_prompts]
         arrays = {
             "episodes.length": np.array([e.num_steps for e in own], np.int64),
             "episodes.source": np.array(self._source, np.int64),
             "episodes.seed": np.array([e.seed for e in own], np.int64),
-            "episodes.obs": _joined([e.obs for e in own], len(self.task.obs_channels)),
+            "episodes.obs": _joined([e.obs for e in own], obs_size),
             "episodes.action": _joined([e.action for e in own], len(self.task.action_channels)),
+            "episodes.reward": _joined([e.reward[:, None] for e in own], 1),
+            "episodes.final_obs": _joined([e.final_obs[None] for e in own], obs_size),
             "outcomes": self._outcomes,
             "counts": np.array(counts, np.int64),
-            "rates": np.array([self._best, self._highest_reward, *self._rates], np.float64),
+            "rates": np.array([self.best, self._highest_reward, *self._rates], np.float64),
         }
         found = {name: torch.from_numpy(array) for name, array in arrays.items()}
         models = module_tensors(self.model, "model") | module_tensors(self.chosen, "chosen")
@@ -309,17 +328,19 @@ class OwnSuccesses:
         load_module(self.chosen, tensors, "chosen")
         self._batches, told, *self._chosen_prompts = tensors["counts"].tolist()
         self._rated_told = bool(told)
-        self._best, self._highest_reward, *self._rates = tensors["rates"].tolist()
+        self.best, self._highest_reward, *self._rates = tensors["rates"].tolist()
         self._outcomes = tensors["outcomes"].numpy().copy()
         self._source = tensors["episodes.source"].tolist()
         start = 0
         lengths, seeds = tensors["episodes.length"].tolist(), tensors["episodes.seed"].tolist()
-        for length, seed in zip(lengths, seeds, strict=True):
-            obs, action = (
+        finals = tensors["episodes.final_obs"].numpy()
+        for length, seed, final_obs in zip(lengths, seeds, finals, strict=True):
+            obs, action, reward = (
                 tensors[f"episodes.{name}"][start : start + length].numpy()
-                for name in ("obs", "action")
+                for name in ("obs", "action", "reward")
             )
-            self._shown.append(_success(self.task, obs, action, seed))
+            episode = _success(self.task, obs, action, reward[:, 0], final_obs, seed)
+            self._shown.append(episode)
             start += length
 
     def save(self, root: Path) -> None:
@@ -333,6 +354,14 @@ class OwnSuccesses:
                     writer.save_episode(episode)
 
 
+def is_better(rate: float, before: float, episodes: int) -> bool:
+    """Whether one success rate is above another by more than its standard error; both over so many
+    episodes."""
+    # s = sqrt(2 p (1 - p) / n), the standard error of a difference of two success rates
+    pooled = (rate + before) / 2
+    return rate > before + math.sqrt(2 * pooled * (1 - pooled) / episodes)
+
+
 def _success_rate(episodes: list[Episode]) -> float:
     return float(np.mean([episode.success.any() for episode in episodes]))
 
@@ -341,12 +370,17 @@ def _joined(arrays: list[np.ndarray], width: int) -> np.ndarray:
     return np.concatenate([np.zeros((0, width), np.float32), *arrays])
 
 
-def _success(task: Task, obs: np.ndarray, action: np.ndarray, seed: int) -> Episode:
-    """An own success as far as a checkpoint keeps it, which is all that imitation needs."""
-    unknown = np.full(len(action), np.nan, np.float32)
+def _success(
+    task: Task,
+    obs: np.ndarray,
+    action: np.ndarray,
+    reward: np.ndarray,
+    final_obs: np.ndarray,
+    seed: int,
+) -> Episode:
+    """An own success as a checkpoint keeps it: it ended with the step that succeeded."""
     success = np.arange(len(action)) == len(action) - 1
-    final_obs = np.full(obs.shape[1], np.nan, np.float32)
     return Episode(
-        task.id, task.instruction, obs, action, unknown, success, final_obs, False, True, seed,
+        task.id, task.instruction, obs, action, reward, success, final_obs, False, True, seed,
         Policy.name,
     )  # fmt: skip

@@ -75,6 +75,8 @@ class PPOConfig:
         check_ranges(self, num_minibatches=some, learning_rate=rate, initial_std=(1e-6, math.inf))
         check_ranges(self, noise_correlation=share, gamma=share, gae_lambda=share)
         check_ranges(self, clip_coef=rate, entropy_coef=rate)
+        if not self.max_kl > 0.0:  # infinity is one: no update ends early
+            raise ValueError(f"max_kl is {self.max_kl}; use more than 0")
 
 
 @dataclass

@@ -5,11 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headstart.artifact import check_memory
+
+BYTES_PER_NUMBER = 4
+"""Of float32."""
+
 
 class Replay:
-    """A ring of rows (capacity, W) float32; memory is touched only where it is filled."""
+    """A ring of rows (capacity, W) float32; memory is touched only where it is filled.
+
+    Raises:
+        ValueError: a full one would need more memory than is free.
+    """
 
     def __init__(self, capacity: int, width: int) -> None:
+        check_memory(capacity, "transitions (capacity)", width * BYTES_PER_NUMBER / 2**20)
         self._rows = torch.empty(capacity, width)
         self._added = 0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from headstart.data.trajectories import Trajectories
-from headstart.types import Channel
+from headstart.types import Channel, Episode, Streams
 
 SLACK = 1e-9
 """Shares that sum to 1 but for rounding do sum to 1."""
@@ -133,6 +133,38 @@ def union(channels: Sequence[tuple[Channel, ...]]) -> tuple[Channel, ...]:
         for channel in body:
             found.setdefault(channel.name, channel)
     return tuple(found.values())
+
+
+def in_columns(episode: Episode, own: Streams, wanted: Streams) -> Episode:
+    """The episode in the columns of other channels, by name.
+
+    What only ``own`` has is left out, what only ``wanted`` has is missing (NaN). Where the channels
+    are the same it is the very episode.
+    """
+    if own.channels == wanted.channels:
+        return episode
+    obs, action = (
+        (own.obs_channels, wanted.obs_channels),
+        (own.action_channels, wanted.action_channels),
+    )
+    label = episode.action_expert
+    return replace(
+        episode,
+        obs=_columns(episode.obs, *obs),
+        final_obs=_columns(episode.final_obs, *obs),
+        action=_columns(episode.action, *action),
+        action_expert=None if label is None else _columns(label, *action),
+    )
+
+
+def _columns(values: np.ndarray, own: Sequence[Channel], wanted: Sequence[Channel]) -> np.ndarray:
+    """(..., own) -> (..., wanted) float32, NaN where there is no such column."""
+    place = {channel.name: k for k, channel in enumerate(own)}
+    found = np.full((*values.shape[:-1], len(wanted)), np.nan, np.float32)
+    for k, channel in enumerate(wanted):
+        if channel.name in place:
+            found[..., k] = values[..., place[channel.name]]
+    return found
 
 
 def check_channels(sources: Sequence[tuple[Path, Sequence[Channel]]]) -> None:

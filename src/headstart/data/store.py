@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headstart.config import did_you_mean, listed
+from headstart.config import did_you_mean
 from headstart.data import checks, files, journal, parquet, recovery, video
 from headstart.data import lerobot_v3 as v3
 from headstart.data.journal import Rows
 from headstart.data.writer import DatasetWriter
 from headstart.types import Camera, Clip, Episode, Streams
 
-__all__ = ["Dataset", "DatasetWriter", "demonstrations_of", "enough_demonstrations"]
+__all__ = ["Dataset", "DatasetWriter"]
 
 
 class Dataset(Streams):
@@ -274,44 +274,6 @@ class Dataset(Streams):
             path = self.root / name
             raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
         self._verified.add(name)
-
-
-def demonstrations_of(root: Path | None, most: int) -> dict[str, list[Episode]]:
-    """Unperturbed successful episodes of each task in a dataset; {} without one.
-
-    They are chosen by their seeds: episodes are stored as they end, and the first to end are the
-    quickest.
-    """
-    if root is None:
-        return {}
-    dataset = Dataset(root)
-    table = dataset.episode_table()
-    undisturbed = np.flatnonzero(table["behavior"] != "perturbed-expert")
-    in_order = undisturbed[np.argsort(table["seed"][undisturbed], kind="stable")]
-    found: dict[str, list[Episode]] = {}
-    for episode in dataset.episodes(in_order.tolist()):
-        if episode.success.any() and len(found.get(episode.task_id, [])) < most:
-            found.setdefault(episode.task_id, []).append(episode)
-    return found
-
-
-def enough_demonstrations(
-    root: Path, task_ids: Sequence[str], count: int
-) -> dict[str, list[Episode]]:
-    """``demonstrations_of``, where each of these tasks has to have as many.
-
-    Raises:
-        ValueError: a task has fewer.
-    """
-    known = demonstrations_of(root, count)
-    for task_id in task_ids:
-        if (found := len(known.get(task_id, []))) < count:
-            others = f"; there are some of {listed([*known])}" if known and not found else ""
-            raise ValueError(
-                f"{root}: {found} demonstrations of {task_id} that succeed, {count} needed;"
-                f" collect more{others}"
-            )
-    return known
 
 
 def _width(feature: Mapping[str, Any]) -> tuple[int, ...]:

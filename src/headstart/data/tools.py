@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from headstart.data import lerobot_v3 as v3
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.data.summary import succeeded, summary
 from headstart.ledger import Bill, Meter, finish, read_bill
-from headstart.types import Camera, Channel, Episode, Task
+from headstart.types import Camera, Episode, Task
 
 BATCH_BYTES = 64 * 2**20
 """What one data file of a new dataset holds, about, and what is in memory while it is written."""
@@ -105,7 +105,7 @@ def merge(config: MergeConfig) -> dict[str, Any]:
         raise ValueError("a dataset that is named twice would have each episode twice")
     datasets = [Dataset(source) for source in config.sources]
     streams = union(datasets)
-    episodes = (_widen(e, d, streams) for d in datasets for e in d.iter_episodes())
+    episodes = (mixture.in_columns(e, d, streams) for d in datasets for e in d.iter_episodes())
     names = ", ".join(f"`{source.name}`" for source in config.sources)
     return _write(
         config.out, "merge", config, streams, episodes, config.sources, f"All of {names}."
@@ -198,7 +198,7 @@ def filter_episodes(config: FilterConfig) -> dict[str, Any]:
     )
 
 
-def union(datasets: Sequence[Dataset]) -> v3.Schema:
+def union(datasets: Sequence[Dataset]) -> Task:
     """A schema with every channel of any of the datasets, by first appearance.
 
     Raises:
@@ -307,35 +307,6 @@ def _write(
         artifact.write_result(result)
         finish(folder, Bill("", verb, out.name, meter.cost(), ancestors))
     return result
-
-
-def _widen(episode: Episode, own: v3.Schema, wide: v3.Schema) -> Episode:
-    """The episode with the channels of ``wide``, NaN where its own set has none."""
-    if own.channels == wide.channels:
-        return episode
-    obs = _places(own.obs_channels, wide.obs_channels)
-    action = _places(own.action_channels, wide.action_channels)
-    label = episode.action_expert
-    return replace(
-        episode,
-        obs=_spread(episode.obs, *obs),
-        final_obs=_spread(episode.final_obs, *obs),
-        action=_spread(episode.action, *action),
-        action_expert=None if label is None else _spread(label, *action),
-    )
-
-
-def _places(own: Sequence[Channel], wide: Sequence[Channel]) -> tuple[list[int], int]:
-    """Where each own channel is in the wide ones, and how many those are."""
-    index = {channel.name: i for i, channel in enumerate(wide)}
-    return [index[channel.name] for channel in own], len(wide)
-
-
-def _spread(values: np.ndarray, places: list[int], width: int) -> np.ndarray:
-    """(..., D) -> (..., width) float32, NaN where nothing goes."""
-    spread = np.full((*values.shape[:-1], width), np.nan, np.float32)
-    spread[..., places] = values
-    return spread
 
 
 def _parts(config: SplitConfig, tasks: np.ndarray) -> np.ndarray:

@@ -26,9 +26,13 @@ from torch import Tensor, nn
 from headstart.artifact import read_json, replacing, result_if_any, write_bytes, write_json
 from headstart.config import absent, from_json, to_json
 from headstart.model.channels import ChannelStatistics
+from headstart.model.soft_actor_critic import SoftActorCritic
 from headstart.model.transformer import ModelConfig, Transformer
+from headstart.types import Task
 
 FORMAT_VERSION = 1
+SMALL_POLICY = "soft-actor-critic"
+"""What model.json calls a model that is no sequence model."""
 
 
 def save_model(root: Path, model: Transformer) -> None:
@@ -80,6 +84,50 @@ def load_model(root: Path, device: str = "cpu") -> Transformer:
     return model.to(device).eval()
 
 
+def save_small_policy(root: Path, model: SoftActorCritic, task: Task) -> None:
+    """Write a soft actor-critic's weights and normalisation, then model.json, as ``save_model``."""
+    content = save(model.state_dict())
+    write_bytes(root / "model.safetensors", content)
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "kind": SMALL_POLICY,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "task": task.id,
+        "sizes": model.sizes,
+        "channels": _names(task),
+    }
+    write_json(root / "model.json", meta | {"own_sha256": _json_sha256(meta)})
+
+
+def is_small_policy(root: Path) -> bool:
+    """Whether ``save_small_policy`` wrote what is there."""
+    path = root / "model.json"
+    meta = read_json(path) if path.exists() else None
+    return isinstance(meta, dict) and meta.get("kind") == SMALL_POLICY
+
+
+def load_small_policy(root: Path, task: Task) -> SoftActorCritic:
+    """What ``save_small_policy`` wrote in ``root``.
+
+    Raises:
+        ValueError: it is damaged, or of a body with other channels than the task's.
+    """
+    path = root / "model.json"
+    meta = read_json(path)
+    own_sha256 = meta.pop("own_sha256", None)
+    if _json_sha256(meta) != own_sha256:
+        raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
+    if meta["channels"] != _names(task):
+        raise ValueError(f"{path}: learned {meta['task']}, whose channels are not {task.id}'s")
+    model = SoftActorCritic(**meta["sizes"], generator=torch.Generator())
+    model.load_state_dict(read_tensors(root / "model.safetensors", meta["sha256"]))
+    return model
+
+
+def _names(task: Task) -> list[str]:
+    return [channel.name for channel in (*task.obs_channels, *task.action_channels)]
+
+
 @dataclass(frozen=True)
 class ModelMeta:
     """What model.json holds."""
@@ -106,6 +154,11 @@ def _read_meta(path: Path) -> ModelMeta:
     if not path.exists():
         raise ValueError(f"{path}: no such file; there is no model in {path.parent}")
     values = read_json(path)
+    if is_small_policy(path.parent):
+        raise ValueError(
+            f"{path}: a small policy of {values['task']}, which cannot be told, shown or trained"
+            " further: name the model that it was learned from, or use headstart.load_policy"
+        )
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"{path}: format version {version}; {FORMAT_VERSION} can be read")

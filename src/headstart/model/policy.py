@@ -12,7 +12,8 @@ import torch
 from headstart.behaviors.base import Decision
 from headstart.data.loader import evenly_spaced
 from headstart.model.channels import columns
-from headstart.model.checkpoint import load_model
+from headstart.model.checkpoint import is_small_policy, load_model, load_small_policy
+from headstart.model.soft_actor_critic import SquashedPolicy
 from headstart.model.transformer import Cache, Transformer
 from headstart.model.words import encode
 from headstart.types import Channel, Episode, Task
@@ -58,7 +59,7 @@ class Policy:
         noise: explore; None: greedy, the mean of the predicted bins.
 
     Raises:
-        ValueError: the model does not know a channel.
+        ValueError: the model does not know a channel, or a demonstration has other columns.
     """
 
     name = "policy"
@@ -187,6 +188,13 @@ class Policy:
 
     def _shown(self, episode: Episode) -> np.ndarray:
         """(P, O + A) float32: an episode as it stands in a prompt."""
+        widths = episode.obs.shape[1], episode.label.shape[1]
+        own = len(self._obs_channels), len(self._action_channels)
+        if widths != own:
+            raise ValueError(
+                f"a demonstration of {episode.task_id} has {widths[0]} observation and"
+                f" {widths[1]} action columns, expected the body's {own[0]} and {own[1]}"
+            )
         num_steps = self.model.config.demonstration_steps
         step = evenly_spaced(np.array([episode.num_steps]), num_steps)[0]
         shown = np.full((num_steps, len(self.model.channels)), np.nan, dtype=np.float32)
@@ -195,13 +203,22 @@ class Policy:
         return shown
 
 
-def load_policy(path: Path | str, task: Task, prompt: Prompt | None = None) -> Policy:
+def load_policy(
+    path: Path | str, task: Task, prompt: Prompt | None = None
+) -> Policy | SquashedPolicy:
     """A policy for one environment of a task, told the task's instruction unless prompted.
+
+    Soft actor-critic's, which has learned one task from reward, takes no prompt.
 
     Example: ``load_policy("runs/first/pretrain", task).act(obs).action``.
 
     Raises:
-        ValueError: no model in ``path``, or a damaged one, or one for another body.
+        ValueError: no model in ``path``, or a damaged one, or one for another body, or a prompt for
+            one that takes none.
     """
+    if is_small_policy(Path(path)):
+        if prompt is not None:
+            raise ValueError(f"{path}: has learned one task, and takes no prompt")
+        return SquashedPolicy(load_small_policy(Path(path), task), 1)
     model = load_model(Path(path))
     return Policy(model, task.channels, [prompt or Prompt(task.instruction)])

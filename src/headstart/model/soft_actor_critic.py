@@ -98,6 +98,17 @@ class SoftActorCritic(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(float(np.log(INITIAL_TEMPERATURE))))
         self.register_buffer("highest_reward", torch.tensor(0.0))
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What another of the same size is made with."""
+        return {
+            "obs_size": self.obs_size,
+            "action_size": self.action_size,
+            "hidden_size": self.actor.sizes[1],
+            "num_critics": len(self.critics.flat_NP),
+            "frame_stack": self.frame_stack,
+        }
+
     def policy(self, x_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-deviation (B, A) each of the action before it is squashed."""
         mean_BA, log_std_BA = self.actor(x_BD)[0].chunk(2, dim=-1)
@@ -150,13 +161,17 @@ class SquashedPolicy:
         self._history = History(num_envs, model.frame_stack, model.obs_size)
         self._noise = torch.zeros(num_envs, model.action_size)
 
-    def reset(self, env_ids: np.ndarray) -> None:
-        self._history.reset(env_ids)
+    def reset(self, env_ids: np.ndarray | None = None) -> None:
+        """Forget the episode so far."""
+        ids = np.arange(len(self._noise)) if env_ids is None else env_ids
+        self._history.reset(ids)
         if self.generator is not None:
-            self._noise[env_ids] = self._white(len(env_ids))
+            self._noise[ids] = self._white(len(ids))
 
     @torch.inference_mode()
-    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
+    def act(self, obs: np.ndarray, env_ids: np.ndarray | None = None) -> Decision:
+        """Decide for obs (n, O) float32 of these environments, by default all, in order."""
+        env_ids = np.arange(len(self._noise)) if env_ids is None else env_ids
         history = self._history.push(obs, env_ids)
         x_BD = normalised(self.model.features, last_and_changes(history))
         mean_BA, log_std_BA = self.model.policy(x_BD)

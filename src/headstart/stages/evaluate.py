@@ -18,7 +18,8 @@ from headstart.artifact import Artifact, check_memory, count, write_card
 from headstart.behaviors.base import Actor
 from headstart.behaviors.controls import NearestNeighbour, OpenLoop
 from headstart.config import check_ranges, listed
-from headstart.data.store import Dataset, demonstrations_of
+from headstart.data.demonstrations import Demonstrations
+from headstart.data.store import Dataset
 from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle, share_of
 from headstart.model.channels import columns
 from headstart.model.checkpoint import load_model
@@ -83,7 +84,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
     seen = registry.get_split(config.seen) if config.seen else []
     if not heldout and not seen:
         raise ValueError("there is no task to evaluate on; name some with --seen or --heldout")
-    check_memory(config.prompts * config.episodes)
+    check_memory(config.prompts * config.episodes, "environments (prompts x episodes)")
     exam = Exam(config, heldout, seen, out / "films")
     parents = [config.model, config.seen_demonstrations, config.heldout_demonstrations]
     bills = tuple(read_bill(p) for p in parents if p is not None)
@@ -151,12 +152,12 @@ class Exam:
         self._cost_of_shown = Cost.unknown()
         if config.heldout_demonstrations is not None:
             self._cost_of_shown = read_bill(config.heldout_demonstrations).cost
-        self._shown_seen = demonstrations_of(config.seen_demonstrations, 1)
-        self._shown = demonstrations_of(config.heldout_demonstrations, config.prompts)
+        self._shown_seen = Demonstrations(config.seen_demonstrations, 1)
+        self._shown = Demonstrations(config.heldout_demonstrations, config.prompts)
         official = resources.files("headstart.suites") / "metaworld_official"
-        self._official = demonstrations_of(Path(str(official)), config.prompts)
+        self._official = Demonstrations(Path(str(official)), config.prompts)
         for task in heldout:
-            if not self._shown.get(task.id):
+            if not self._shown.of(task):
                 raise ValueError(
                     f"no demonstration of {task.id} to show; name a dataset that has one with"
                     " --heldout-demonstrations, or leave held-out tasks out with --heldout ''"
@@ -180,7 +181,7 @@ class Exam:
         """Of the seen tasks, which are evaluated all the same."""
         shown, known = self.config.seen_demonstrations, self.model.trained_on
         unknown = [task.id for task in seen if known and task.id not in known]
-        not_shown = [task.id for task in seen if shown and task.id not in self._shown_seen]
+        not_shown = [task.id for task in seen if shown and not self._shown_seen.of(task)]
         for missing, what in (
             (unknown, f"{self.config.model} was not trained on what --seen names"),
             (not_shown, f"{shown} has no demonstration, so only told"),
@@ -191,16 +192,16 @@ class Exam:
     def seen(self, task: Task, meter: Meter) -> dict[str, list]:
         """Told, and shown one demonstration."""
         arms = {"seen.told": self._policy(task, [Prompt(task.instruction)])}
-        if task.id in self._shown_seen:
-            arms["seen.shown_once"] = self._policy(task, _shown(self._shown_seen[task.id]))
+        if shown := self._shown_seen.of(task):
+            arms["seen.shown_once"] = self._policy(task, _shown(shown))
         return self._run(task, arms, meter)
 
     def heldout(self, task: Task, meter: Meter) -> dict[str, list]:
         """Every arm and control of a task the model never saw."""
-        shown = self._shown[task.id]
+        shown = self._shown.of(task)
         n = min(self.config.control_episodes, self.config.episodes)
-        others = {name: s for name, s in self._shown.items() if name != task.id}
-        wrong = [episodes[0] for episodes in (others or self._shown_seen).values()]
+        others = self._shown.of_others(task) or self._shown_seen.of_others(task)
+        wrong = [episodes[0] for episodes in others.values()]
         raw, relative = (NearestNeighbour(shown, n, task.obs_channels, r) for r in (False, True))
         arms = {
             "heldout.shown_once": self._policy(task, _shown(shown)),
@@ -215,10 +216,8 @@ class Exam:
         }
         if wrong:
             arms["heldout.wrong_prompt"] = self._policy(task, _shown(wrong[: len(shown)]), n)
-        if task.id in self._official:
-            arms["heldout.shown_once_official"] = self._policy(
-                task, _shown(self._official[task.id])
-            )
+        if official := self._official.of(task):
+            arms["heldout.shown_once_official"] = self._policy(task, _shown(official))
         return self._run(task, arms, meter)
 
     def _policy(self, task: Task, prompts: Sequence[Prompt], episodes: int = 0) -> Entrant:
@@ -230,7 +229,8 @@ class Exam:
         """A result for result.json; what one demonstration bought carries what it cost."""
         row = asdict(result)
         if result.arm == "heldout.shown_once":
-            steps = self._shown[result.task][result.demonstration].num_steps
+            shown = self._shown.of(registry.get_task(result.task))
+            steps = shown[result.demonstration].num_steps
             row["cost"] = share_of(self._cost_of_shown, steps, demonstrations=1).to_json()
         return row
 
@@ -263,7 +263,7 @@ class Exam:
                 film(
                     task.id, episodes[0].seed, episodes[0].action, self._films / f"{task.name}.mp4"
                 )
-                replays.append(replay(arm, self._shown[task.id][0], episodes[0]))
+                replays.append(replay(arm, self._shown.of(task)[0], episodes[0]))
         env.close()
         del env, interaction
         gc.collect()  # an EnvPool frees its memory only when nothing refers to it

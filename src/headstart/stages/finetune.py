@@ -15,8 +15,9 @@ from headstart.algorithms.imitation import SHOWN_ONLY, few_shot_rates, imitate
 from headstart.artifact import Artifact, write_card
 from headstart.config import check_ranges
 from headstart.data.cache import open_cache
+from headstart.data.demonstrations import enough_demonstrations
 from headstart.data.loader import LoaderConfig, Trajectories
-from headstart.data.store import Dataset, enough_demonstrations
+from headstart.data.store import Dataset
 from headstart.ledger import (
     FINETUNED_MODEL,
     Bill,
@@ -92,9 +93,7 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
         ValueError: a missing or damaged model or dataset; a task with too few demonstrations.
     """
     tasks = registry.get_split(config.split)
-    shown = enough_demonstrations(
-        config.demonstrations, [task.id for task in tasks], max(config.counts)
-    )
+    shown = enough_demonstrations(config.demonstrations, tasks, max(config.counts))
     artifact = Artifact.create(out, "finetune", config, resume)
     if artifact.is_complete:
         settle(out)
@@ -130,15 +129,20 @@ class School:
         self._demonstrations_cost = read_bill(config.demonstrations).cost
         self._prior = load_model(Path(config.model))
         old = open_cache(Dataset(config.data)).trajectories()
-        self._channels = (old.obs_channels, old.action_channels)
         self._old = make_loader(old, config.loader, self._prior, config.seed)
         self._old_tasks = frozenset(old.tasks)
 
     def teach(self, task: Task, shown: list[Episode], arm: str, meter: Meter) -> dict[str, Any]:
-        """Train one policy on these demonstrations and evaluate it: its row of result.json."""
+        """Train one policy on these demonstrations and evaluate it: its row of result.json.
+
+        Args:
+            shown: in the task's columns, as ``enough_demonstrations`` gives them.
+        """
         with Meter() as own, one_thread():
             learn = self._from_scratch if arm == "scratch_demos" else self._from_prior
-            model = learn(Trajectories.from_episodes(shown, *self._channels), own)
+            # in the task's columns, whatever those of the data of pre-training are
+            new = Trajectories.from_episodes(shown, task.obs_channels, task.action_channels)
+            model = learn(new, own)
         model.trained_on |= {task.id}
         trained = own.cost()
         meter.count_flops(trained.flops)

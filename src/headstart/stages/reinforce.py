@@ -1,4 +1,4 @@
-"""Reinforcement learning of one task: from scratch, or from a prior by its own successes.
+"""Reinforcement learning of one task: from scratch, or from a prior and its own successes.
 
 Work goes in rounds. A round steps environments of its own, made from seeds of its own, then
 evaluates and writes a checkpoint; so a run that was stopped and resumed is the run that was not.
@@ -15,13 +15,15 @@ import numpy as np
 from tqdm import tqdm
 
 from headstart.algorithms.base import Algorithm
+from headstart.algorithms.handover import Handover
 from headstart.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
 from headstart.algorithms.ppo import PPO, PPOConfig
 from headstart.artifact import Artifact, count, write_card
 from headstart.config import check_ranges, free, from_json
 from headstart.data.cache import open_cache
-from headstart.data.store import Dataset, demonstrations_of, enough_demonstrations
+from headstart.data.demonstrations import Demonstrations, enough_demonstrations
+from headstart.data.store import Dataset
 from headstart.ledger import Cost, Meter, RunMeter, read_bill, settle
 from headstart.model.checkpoint import load_model, load_training, save_training
 from headstart.model.learner import make_loader, one_thread
@@ -128,7 +130,7 @@ class Progress:
 
 
 def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[str, Any]:
-    """Learn a task from reward: from scratch, or from a prior by its own successes.
+    """Learn a task from reward: from scratch, or from a prior and its own successes.
 
     Writes an artifact: the model, ``checkpoint.safetensors`` and the usual files.
     It may be stopped at any time and resumed from its last checkpoint; on a CPU the resumed run
@@ -164,8 +166,8 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
         return artifact.result()
     with Meter() as opening:  # which makes the data's cache where there is none
         learner = build_algorithm(config, task, given)
-    progress = load_checkpoint(out, learner)
-    artifact.truncate_metrics(progress.env_steps)
+        progress = load_checkpoint(out, learner)
+        artifact.truncate_metrics(progress.env_steps)
     bar = tqdm(total=config.env_steps, initial=progress.env_steps, unit="step", desc=config.task)
     meter = RunMeter(out, "reinforce", bills, before=opening.cost())
     with bar, one_thread(), meter:
@@ -186,7 +188,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
             "curve": progress.curve,
         }
         learner.save(out)
-        write_card(out, f"{config.task}, learned from reward", _card(config, progress))
+        write_card(out, f"{config.task}, learned from reward", _card(config, progress, learner))
         artifact.write_result(result)
     settle(out)
     return result
@@ -198,18 +200,25 @@ def build_algorithm(config: ReinforceConfig, task: Task, given: list[Episode]) -
         return PPO(config.ppo, task, config.seed)
     if config.model is None:
         return OffPolicy(config.off_policy, task, config.seed, given)
-    own = config.own_successes
-    model = load_model(config.model)
+    return Handover(_own_successes(config, config.model, task, given), task, config.seed)
+
+
+def _own_successes(
+    config: ReinforceConfig, root: Path, task: Task, given: list[Episode]
+) -> OwnSuccesses:
+    """Learning from own successes that begins with the model in ``root``."""
+    own, model, most = config.own_successes, load_model(root), config.max_episode_steps
     if config.data is None:
-        return OwnSuccesses(own, task, config.seed, model, given=given)
+        return OwnSuccesses(own, task, config.seed, model, None, (), given, most)
     old = open_cache(Dataset(config.data)).trajectories()
-    known = demonstrations_of(config.data, own.most_episodes)
-    given = given or known.get(task.id, [])
-    others = [known[name][:DEMONSTRATIONS_OF_A_SKILL] for name in sorted(known)]
-    skills = [] if given else [episode for episodes in others for episode in episodes]
+    known = Demonstrations(config.data, own.most_episodes)
+    given = given or known.of(task)
+    others = sorted(known.of_others(task).items())
+    most_of_one = DEMONSTRATIONS_OF_A_SKILL
+    skills = [] if given else [e for _, episodes in others for e in episodes[:most_of_one]]
     loader = make_loader(old, own.loader, model, config.seed)
     model.trained_on |= frozenset(old.tasks)
-    return OwnSuccesses(own, task, config.seed, model, loader, skills, given)
+    return OwnSuccesses(own, task, config.seed, model, loader, skills, given, most)
 
 
 def given_demonstrations(config: ReinforceConfig, task: Task) -> list[Episode]:
@@ -226,7 +235,7 @@ def given_demonstrations(config: ReinforceConfig, task: Task) -> list[Episode]:
     if config.demonstrations is None or (config.model is None and not off_policy):
         raise ValueError("demonstrations are to start from: give --model or --algorithm off_policy,"
                          " --demonstrations and --count")  # fmt: skip
-    given = enough_demonstrations(config.demonstrations, [task.id], config.count)[task.id]
+    given = enough_demonstrations(config.demonstrations, [task], config.count)[task.id]
     return [_rewarded(config, episode) for episode in given] if off_policy else given
 
 
@@ -365,20 +374,20 @@ def round_seeds(config: ReinforceConfig, task: Task, purpose: str, index: int, n
     return environment_seeds(purpose, config.seed, registry.task_index(task), n, start)
 
 
-def _card(config: ReinforceConfig, progress: Progress) -> list[str]:
+def _card(config: ReinforceConfig, progress: Progress, learner: Algorithm) -> list[str]:
     last = progress.curve[-1]
     scratch = "PPO" if config.algorithm == "ppo" else "Soft actor-critic"
-    how = (
-        f"Own successes from `{config.model}`" if config.model else f"{scratch} from random weights"
-    )
+    how, given = f"{scratch} from random weights", config.count
+    if isinstance(learner, Handover):
+        how, given = f"Own successes from `{config.model}`", learner.own.num_given
     return [
-        f"- {how}, {count(config.count, 'demonstration')}, seed {config.seed};"
-        f" reward: {config.reward}.",
+        f"- {how}, {count(given, 'demonstration')}, seed {config.seed}; reward: {config.reward}.",
         f"- Success at any of {config.max_episode_steps} steps, acting greedily:"
         f" {last['success_rate']:.0%} of {last['episodes']} episodes at the end.",
         f"- Cost: {last['env_steps']} simulator steps of training, {last['core_s']:.0f}"
         " core-seconds; with evaluation and ancestors in `ledger.json`.",
-        "- `model.safetensors` holds the weights, `config.json` the settings.",
+        f"- `model.safetensors` holds the weights ({learner.actor(1).name}), `config.json` the"
+        " settings.",
     ]
 
 
