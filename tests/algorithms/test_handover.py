@@ -9,12 +9,9 @@ import torch
 from headstart.algorithms.handover import JUDGED_OVER, Handover, SuccessEnds
 from headstart.algorithms.off_policy import OffPolicyConfig
 from headstart.algorithms.own_successes import OwnSuccesses, OwnSuccessesConfig
-from headstart.data.trajectories import Trajectories
-from headstart.model.channels import measure
 from headstart.model.checkpoint import is_small_policy
 from headstart.model.soft_actor_critic import SquashedPolicy
-from headstart.model.transformer import ModelConfig, Transformer, build_transformer
-from headstart.model.words import build_vocabulary
+from headstart.model.transformer import build_transformer
 from headstart.rollout import Interaction, run_episodes
 from headstart.types import Episode
 
@@ -25,24 +22,6 @@ CONFIG = OwnSuccessesConfig(
     num_envs=4, updates=2, judged_over=1, handover_steps=60, off_policy=SMALL
 )
 MAX_STEPS = 15
-
-
-@pytest.fixture
-def demonstrations(tiny) -> list[Episode]:
-    env = tiny.make(tiny.TASKS["reach"], seeds=range(8))
-    return [e for _, e in sorted(run_episodes(Interaction(env, tiny.ToGoal()), 40))]
-
-
-@pytest.fixture
-def model(tiny, demonstrations) -> Transformer:
-    task = tiny.TASKS["reach"]
-    data = Trajectories.from_episodes(demonstrations, task.obs_channels, task.action_channels)
-    return build_transformer(
-        ModelConfig(n_layer=1, n_head=2, n_embd=16, demonstration_steps=4),
-        measure([data]),
-        build_vocabulary(data.instructions),
-        seed=0,
-    )
 
 
 def learner_of(tiny, model, given, config=CONFIG) -> Handover:
