@@ -162,7 +162,7 @@ def test_nothing_is_learned_before_the_start_has_been_judged(
     assert played == [[1]] * (CONFIG.judged_over - 1)
 
 
-def test_a_prior_that_learning_makes_worse_stays_whatis_judged(
+def test_a_prior_that_learning_makes_worse_stays_what_is_judged(
     tiny, model, demonstrations, monkeypatch
 ):
     outcome(monkeypatch, [1.0] * 6 + [0.5] * 3)

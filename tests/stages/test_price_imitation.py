@@ -22,6 +22,13 @@ def held_against(content, arm, access, currency="env_steps"):
     return comparison, against
 
 
+def write_prior_of_all(folder, tasks):
+    """A prior that has 90 % of the tasks that it was trained on, and a learner from reward."""
+    for task in tasks:
+        write_result(folder, "scratch", task, [(20_000, 80.0, 0.9)])
+        write_result(folder, "prior_of_all", task, [(0, 0.0, 0.9)], 0, SEEN, (PRIOR,))
+
+
 def write_imitation(folder, tasks, arm="imitation"):
     """80 % with three demonstrations: 300 steps and 400 core-s a task."""
     for task in tasks:
@@ -34,9 +41,7 @@ def write_imitation(folder, tasks, arm="imitation"):
 
 
 def test_a_prior_trained_on_the_tasks_themselves_is_held_against_imitation_of_them(tmp_path):
-    for task in "cdef":
-        write_result(tmp_path, "scratch", task, [(20_000, 80.0, 0.9)])
-        write_result(tmp_path, "prior_of_all", task, [(0, 0.0, 0.9)], 0, SEEN, (PRIOR,))
+    write_prior_of_all(tmp_path, "cdef")
     write_imitation(tmp_path, "cd")
     content = summarise(read_arms(tmp_path))
     comparison, reward = held_against(content, "prior_of_all", "reward")
@@ -61,9 +66,7 @@ def test_a_prior_trained_on_the_tasks_themselves_is_held_against_imitation_of_th
 
 
 def test_a_headline_on_tasks_that_the_prior_was_trained_on_has_imitation_beside_it(tmp_path):
-    for task in "cdef":
-        write_result(tmp_path, "scratch", task, [(20_000, 80.0, 0.9)])
-        write_result(tmp_path, "prior_of_all", task, [(0, 0.0, 0.9)], 0, SEEN, (PRIOR,))
+    write_prior_of_all(tmp_path, "cdef")
     write_imitation(tmp_path, "cd")
     content = summarise(read_arms(tmp_path))
     assert content["headline"].startswith("For 80 % on 4 tasks, learning from scratch")
@@ -78,9 +81,7 @@ def test_a_headline_on_tasks_that_the_prior_was_trained_on_has_imitation_beside_
 
 
 def test_imitation_that_was_run_on_all_tasks_of_a_prior_stands_in_one_comparison(tmp_path):
-    for task in "cd":
-        write_result(tmp_path, "scratch", task, [(20_000, 80.0, 0.9)])
-        write_result(tmp_path, "prior_of_all", task, [(0, 0.0, 0.9)], 0, SEEN, (PRIOR,))
+    write_prior_of_all(tmp_path, "cd")
     write_imitation(tmp_path, "cd")
     content = summarise(read_arms(tmp_path))
     reward, imitation = (
@@ -109,9 +110,7 @@ def test_an_arm_on_what_its_prior_knows_is_held_against_imitation_of_that_data(t
 
 
 def test_imitation_of_few_demonstrations_goes_before_that_of_all_of_the_priors_data(tmp_path):
-    for task in "cdef":
-        write_result(tmp_path, "scratch", task, [(20_000, 80.0, 0.9)])
-        write_result(tmp_path, "prior_of_all", task, [(0, 0.0, 0.9)], 0, SEEN, (PRIOR,))
+    write_prior_of_all(tmp_path, "cdef")
     write_imitation(tmp_path, "c")
     write_imitation(tmp_path, "cde", "imitation_same_data")
     part, against = held_against(summarise(read_arms(tmp_path)), "prior_of_all", "imitation")
