@@ -40,17 +40,21 @@ def save_model(root: Path, model: Transformer) -> None:
 
     A process that dies in between leaves weights that model.json's checksum refuses.
     """
-    content = save({name: t.cpu().contiguous() for name, t in model.state_dict().items()})
-    write_bytes(root / "model.safetensors", content)
     meta = {
-        "format_version": FORMAT_VERSION,
-        "sha256": hashlib.sha256(content).hexdigest(),
         "config": asdict(model.config),
         "channels": [asdict(channel) for channel in model.channels],
         "vocabulary": list(model.vocabulary),
         "parameters": model.num_parameters(),
         "trained_on": sorted(model.trained_on),
     }
+    _save(root, model, meta)
+
+
+def _save(root: Path, model: nn.Module, about: dict[str, Any]) -> None:
+    content = save({name: t.cpu().contiguous() for name, t in model.state_dict().items()})
+    write_bytes(root / "model.safetensors", content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    meta = {"format_version": FORMAT_VERSION, "sha256": sha256} | about
     write_json(root / "model.json", meta | {"own_sha256": _json_sha256(meta)})
 
 
@@ -86,17 +90,8 @@ def load_model(root: Path, device: str = "cpu") -> Transformer:
 
 def save_small_policy(root: Path, model: SoftActorCritic, task: Task) -> None:
     """Write a soft actor-critic's weights and normalisation, then model.json, as ``save_model``."""
-    content = save(model.state_dict())
-    write_bytes(root / "model.safetensors", content)
-    meta = {
-        "format_version": FORMAT_VERSION,
-        "kind": SMALL_POLICY,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "task": task.id,
-        "sizes": model.sizes,
-        "channels": _names(task),
-    }
-    write_json(root / "model.json", meta | {"own_sha256": _json_sha256(meta)})
+    about = {"kind": SMALL_POLICY, "task": task.id, "sizes": model.sizes}
+    _save(root, model, about | {"channels": _names(task)})
 
 
 def is_small_policy(root: Path) -> bool:
@@ -114,9 +109,7 @@ def load_small_policy(root: Path, task: Task) -> SoftActorCritic:
     """
     path = root / "model.json"
     meta = read_json(path)
-    own_sha256 = meta.pop("own_sha256", None)
-    if _json_sha256(meta) != own_sha256:
-        raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
+    _check_own_sha256(path, meta)
     if meta["channels"] != _names(task):
         raise ValueError(f"{path}: learned {meta['task']}, whose channels are not {task.id}'s")
     model = SoftActorCritic(**meta["sizes"], generator=torch.Generator())
@@ -167,9 +160,14 @@ def _read_meta(path: Path) -> ModelMeta:
     except (ValueError, ArithmeticError) as error:  # the latter where heads are of no width
         text = str(error)
         raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    if _json_sha256({k: v for k, v in values.items() if k != "own_sha256"}) != meta.own_sha256:
-        raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
+    _check_own_sha256(path, values)
     return meta
+
+
+def _check_own_sha256(path: Path, values: dict[str, Any]) -> None:
+    others = {name: value for name, value in values.items() if name != "own_sha256"}
+    if _json_sha256(others) != values.get("own_sha256"):
+        raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
 
 
 def _json_sha256(values: dict[str, Any]) -> str:
