@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from headstart.algorithms import own_successes
+from headstart.algorithms.off_policy import OffPolicyConfig
 from headstart.algorithms.own_successes import (
     PRIOR_OUTCOMES,
     OwnSuccesses,
@@ -54,9 +55,15 @@ def outcome(monkeypatch: pytest.MonkeyPatch, successes: list[float], rewards=Non
 
 def improve(learner: OwnSuccesses, tiny, batches: int) -> list[dict[str, float]]:
     env = tiny.make(tiny.TASKS["reach"], range(4), MAX_STEPS)
-    steps = [s for _, s in zip(range(batches), learner.improve(env, 10**9), strict=False)]
+    steps = [learner.improve(env) for _ in range(batches)]
     assert all(0 < s.env_steps <= 4 * MAX_STEPS and s.flops > 0 for s in steps)
     return [s.metrics for s in steps]
+
+
+def test_environments_of_who_takes_over_are_refused_where_they_would_be_ignored():
+    OwnSuccessesConfig(num_envs=4, off_policy=OffPolicyConfig(num_envs=4))
+    with pytest.raises(ValueError, match=r"own_successes.off_policy.num_envs says nothing"):
+        OwnSuccessesConfig(num_envs=4, off_policy=OffPolicyConfig(num_envs=5))
 
 
 def test_words_come_first_then_prompts_of_other_tasks_and_the_model_stays(
@@ -257,7 +264,7 @@ def test_episodes_that_diverge_are_failures_and_nothing_of_them_is_learned(tiny,
     task = tiny.TASKS["reach"]
     learner = OwnSuccesses(CONFIG, task, 0, model)
     env = tiny.Diverging(task, range(4), MAX_STEPS, {(0, 0): "obs", (1, 2): "reward"})
-    spent = next(iter(learner.improve(env, 1)))
+    spent = learner.improve(env)
     assert spent.diverged_episodes == 2 and spent.env_steps <= 1 + 3 + 2 * MAX_STEPS
     assert spent.metrics["train/success"] <= 0.5
     assert all(tensor.isfinite().all() for tensor in learner.tensors().values())

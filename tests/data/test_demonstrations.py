@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headstart.data.demonstrations import Demonstrations, enough_demonstrations
-from headstart.types import Channel, Episode, Task
+from headstart.types import Camera, Channel, Episode, Task
 from recordings import CHANNELS, TASK, make_episode, same, save
 
 ELBOW, GRIP = Channel("elbow", "observation", "rad"), Channel("grip", "action")
@@ -45,6 +45,15 @@ def test_demonstrations_are_unperturbed_successes_the_lowest_seeds_first(tmp_pat
     assert same(known.of(TASK), [early, middle])
     assert {name: len(some) for name, some in known.of_others(TASK).items()} == {"suite/push": 1}
     assert known.tasks == ["suite/push", "suite/reach"]
+
+
+def test_demonstrations_come_without_the_pictures_of_their_cameras(tmp_path):
+    camera = Camera("wrist", height=16, width=16)
+    task = replace(TASK, cameras=(camera,))
+    pictures = np.zeros((3, 16, 16, 3), np.uint8)
+    save(tmp_path, [succeeded(1, images={"wrist": pictures})], schema=task)
+    (shown,) = Demonstrations(tmp_path, most=1).of(task)
+    assert not shown.images
 
 
 def test_without_a_dataset_there_is_no_demonstration():

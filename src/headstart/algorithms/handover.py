@@ -27,8 +27,8 @@ from headstart.model.soft_actor_critic import SquashedPolicy
 from headstart.suites.base import StepResult, VecEnv
 from headstart.types import Task
 
-JUDGED_OVER = 30
-"""The last episodes of training, whose mean success tells how good the small policy is."""
+JUDGED_OVER = 50
+"""Episodes of training whose mean success tells how good the small policy is."""
 
 
 class Handover:
@@ -42,13 +42,16 @@ class Handover:
         self.off_policy = OffPolicy(own.config.off_policy, task, seed)
         self.chosen = copy.deepcopy(self.off_policy.model)
         self._env_steps = 0
-        self._taken_over = False
+        self.taken_over_at: int | None = None
+        """Environment steps after which soft actor-critic took over; None: it has not."""
         self._best = -1.0  # of the small policies that replaced the prior; -1: none did
+        self._recent: list[bool] = []  # outcomes that it is judged by, the last ones
 
     def improve(self, env: VecEnv, env_steps: int) -> Iterator[Spent]:
         spent = 0
         while spent < env_steps:
-            learn = self._off_policy if self._taken_over or self._is_due() else self._own
+            taken_over = self.taken_over_at is not None
+            learn = self._off_policy if taken_over or self._is_due() else self._own
             for spending in learn(env, env_steps - spent):
                 spent += spending.env_steps
                 self._env_steps += spending.env_steps
@@ -61,47 +64,68 @@ class Handover:
 
     def _own(self, env: VecEnv, env_steps: int) -> Iterator[Spent]:
         """One improvement, whose episodes are kept for who may take over."""
-        for spent in self.own.improve(env, 1):
-            for episode in self.own.played:
-                for_good = bool(episode.success.any())  # it ended with that, as in SuccessEnds
-                ended = replace(episode, terminated=for_good, truncated=not for_good)
-                if episode.num_steps:
-                    self.off_policy.remember(ended)
-            yield spent
+        yield self.own.improve(env)
+        for episode in self.own.played:
+            # a success ends it for good, as in SuccessEnds
+            for_good = episode.terminated or bool(episode.success.any())
+            if episode.num_steps:
+                self.off_policy.remember(
+                    replace(episode, terminated=for_good, truncated=not for_good)
+                )
 
     def _off_policy(self, env: VecEnv, env_steps: int) -> Iterator[Spent]:
-        """The small policy goes on learning, and is judged by its last episodes."""
-        flops = 0.0 if self._taken_over else self.off_policy.catch_up()
-        self._taken_over = True
+        """The small policy goes on learning, and is judged at the end."""
+        flops = 0.0
+        if self.taken_over_at is None:
+            self.taken_over_at, flops = self._env_steps, self.off_policy.catch_up()
+        steps = 0  # of each environment
         for spent in self.off_policy.improve(SuccessEnds(env), env_steps):
-            last = self.off_policy.outcomes[-JUDGED_OVER:]
-            rate, best = float(np.mean(last or [False])), max(self.own.best, self._best)
-            if len(last) == JUDGED_OVER and is_better(rate, best, JUDGED_OVER):
-                self._best = best = rate
-                self.chosen.load_state_dict(self.off_policy.model.state_dict())
-            metrics = spent.metrics | {"train/chosen_success": best}
+            steps += spent.env_steps // env.num_envs
+            metrics = spent.metrics | {"train/chosen_success": max(self.own.best, self._best)}
             yield replace(spent, flops=flops + (spent.flops or 0.0), metrics=metrics)
             flops = 0.0
+        self._judge(steps // self.own.max_episode_steps)
+
+    def _judge(self, whole: int) -> None:
+        """Whether the small policy did better than what is chosen.
+
+        Args:
+            whole: so many episodes ended in each environment, however long they took. Of all that
+                ended, more would be quick ones, and those succeed.
+        """
+        outcomes = self.off_policy.outcomes
+        self._recent += [won for of_env in outcomes for won in of_env[:whole]]
+        self._recent = self._recent[-JUDGED_OVER:]
+        rate, best = float(np.mean(self._recent or [False])), max(self.own.best, self._best)
+        if len(self._recent) == JUDGED_OVER and is_better(rate, best, JUDGED_OVER):
+            self._best = rate
+            self.chosen.load_state_dict(self.off_policy.model.state_dict())
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a small policy is judged and saved, not the prior's."""
+        return self._best >= 0
 
     def actor(self, num_envs: int) -> Actor:
-        if self._best < 0:
+        if not self.is_replaced:
             return self.own.actor(num_envs)
         return SquashedPolicy(self.chosen, num_envs)
 
     def tensors(self) -> dict[str, Tensor]:
-        counts = [self._env_steps, self._taken_over, self._best]
+        at = -1 if self.taken_over_at is None else self.taken_over_at
+        counts = [self._env_steps, at, self._best]
         found = {"handover": torch.tensor(counts, dtype=torch.float64)}
+        found["recent"] = torch.tensor(self._recent, dtype=torch.bool)
         found |= module_tensors(self.chosen, "chosen")
-        found |= {f"shown.{key}": t for key, t in self.off_policy.shown.tensors().items()}
         for name, learner in (("own", self.own), ("off_policy", self.off_policy)):
             found |= {f"{name}.{key}": tensor for key, tensor in learner.tensors().items()}
         return found
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        env_steps, taken_over, self._best = tensors["handover"].tolist()
-        self._env_steps, self._taken_over = int(env_steps), bool(taken_over)
+        env_steps, at, self._best = tensors["handover"].tolist()
+        self._env_steps, self.taken_over_at = int(env_steps), None if at < 0 else int(at)
+        self._recent = tensors["recent"].tolist()
         load_module(self.chosen, tensors, "chosen")
-        self.off_policy.shown.load_tensors({k: tensors[f"shown.{k}"] for k in ("rows", "added")})
         for name, learner in (("own", self.own), ("off_policy", self.off_policy)):
             start = f"{name}."
             learner.load_tensors(
@@ -109,10 +133,10 @@ class Handover:
             )
 
     def save(self, root: Path) -> None:
-        if self._best < 0:
-            self.own.save(root)
-        else:
+        if self.is_replaced:
             save_small_policy(root, self.chosen, self.off_policy.task)
+        else:
+            self.own.save(root)
 
 
 class SuccessEnds:

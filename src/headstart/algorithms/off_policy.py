@@ -133,8 +133,9 @@ class OffPolicy:
                 [model.log_temperature], lr=config.temperature_learning_rate
             ),
         }
-        self.outcomes: list[bool] = []
-        """Of each episode that ended in this round: whether its last step succeeded."""
+        self.outcomes: list[list[bool]] = []
+        """By environment, of its episodes that ended in this round: whether the last step did
+        succeed."""
         self._owed = 0.0  # updates that are still to be made, a fraction of one
         self._updates = 0
         self._entropy = torch.tensor(0.0)  # of the policy when it was last improved
@@ -148,7 +149,7 @@ class OffPolicy:
         config = self.config
         interaction = Interaction(env, self.explorer(env.num_envs))
         interaction.reset(np.arange(env.num_envs, dtype=np.int32))
-        self.outcomes.clear()
+        self.outcomes = [[] for _ in range(env.num_envs)]
         while interaction.env_steps < env_steps:
             steps, diverged = interaction.env_steps, interaction.diverged.sum()
             parts, success, reward = [], [], []
@@ -156,7 +157,8 @@ class OffPolicy:
                 columns = collect(interaction, min(config.burst, config.num_steps - start))
                 self._remember(columns, self.replay)
                 ended = columns["terminated"] | columns["truncated"]
-                self.outcomes += columns["success"][ended].tolist()
+                for step, i in np.argwhere(ended):
+                    self.outcomes[i].append(bool(columns["success"][step, i]))
                 success.append(columns["success"].any(0))
                 reward.append(columns["reward"].mean())
                 if len(self.replay) >= config.warmup_steps:
@@ -322,7 +324,9 @@ class OffPolicy:
         found["counts"] = torch.tensor(counts, dtype=torch.float64)
         for name, optimizer in self.optimizers.items():
             found |= optimizer_tensors(optimizer, name)
-        return found | {f"replay.{name}": t for name, t in self.replay.tensors().items()}
+        for name, replay in (("replay", self.replay), ("shown", self.shown)):
+            found |= {f"{name}.{key}": tensor for key, tensor in replay.tensors().items()}
+        return found
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         load_module(self.model, tensors, "model")
@@ -331,7 +335,8 @@ class OffPolicy:
         self._updates, self._entropy = int(updates), torch.tensor(entropy)
         for name, optimizer in self.optimizers.items():
             load_optimizer(optimizer, tensors, name)
-        self.replay.load_tensors({name: tensors[f"replay.{name}"] for name in ("rows", "added")})
+        for name, replay in (("replay", self.replay), ("shown", self.shown)):
+            replay.load_tensors({key: tensors[f"{name}.{key}"] for key in ("rows", "added")})
 
     def save(self, root: Path) -> None:
         save_small_policy(root, self.model, self.task)

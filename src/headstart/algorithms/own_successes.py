@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +87,11 @@ class OwnSuccessesConfig:
         check_ranges(self, num_envs=some, updates=some, most_episodes=some, judged_over=some)
         check_ranges(self, search_batches=rate, noise=rate, noise_correlation=(0, 1))
         check_ranges(self, good_enough=(0, 1), handover_steps=rate)
+        if self.off_policy.num_envs not in (twice_as_often().num_envs, self.num_envs):
+            raise ValueError(
+                "own_successes.off_policy.num_envs says nothing: who takes over plays in the"
+                " environments of own_successes.num_envs; set that one"
+            )
 
 
 class OwnSuccesses:
@@ -112,7 +117,7 @@ class OwnSuccesses:
         max_episode_steps: int | None = None,
     ) -> None:
         self.config, self.task, self.seed = config, task, seed
-        self._max_episode_steps = max_episode_steps or task.max_episode_steps
+        self.max_episode_steps = max_episode_steps or task.max_episode_steps
         self.model, self.chosen = model, copy.deepcopy(model)
         self._old = old
         # Prompts in a row: words, skills, given demonstrations, own successes.
@@ -137,30 +142,29 @@ class OwnSuccesses:
         """The first prompt of the task itself."""
         return 1 + self._num_skills
 
-    def improve(self, env: VecEnv, env_steps: int) -> Iterator[Spent]:
-        num, forward = env.num_envs, 2.0 * self.model.num_parameters()
-        spent = 0
-        while spent < env_steps:
-            searching, prompts = self._is_searching(), self._prompts(num)
-            by_start = None if searching else num
-            policy = self._policy(self.model, prompts, self._noise(num), by_start)
-            interaction = Interaction(env, policy)
-            ended = dict(run_episodes(interaction, self._max_episode_steps))
-            self.played = played = [ended[i] for i in range(num)]
-            rate = _success_rate(played)
-            self._take_in([prompts[i] for i in policy.prompt_of_env], played)
-            self._judge(rate, None if searching else prompts)
-            self._batches += 1
-            flops = forward * interaction.env_steps
-            if self.is_judged:
-                flops += self._learn()
-            spent += interaction.env_steps
-            metrics = {
-                "train/success": rate,
-                "train/own_successes": len(self._shown) - self._own_from - self.num_given,
-                "train/chosen_success": max(self.best, 0.0),
-            }
-            yield Spent(interaction.env_steps, flops, metrics, int(interaction.diverged.sum()))
+    def improve(self, env: VecEnv) -> Spent:
+        """An episode in each environment, and what is learned from them."""
+        num = env.num_envs
+        searching, prompts = self._is_searching(), self._prompts(num)
+        by_start = None if searching else num
+        policy = self._policy(self.model, prompts, self._noise(num), by_start)
+        interaction = Interaction(env, policy)
+        ended = dict(run_episodes(interaction, self.max_episode_steps))
+        self.played = played = [ended[i] for i in range(num)]
+        rate = _success_rate(played)
+        self._take_in([prompts[i] for i in policy.prompt_of_env], played)
+        self._judge(rate, None if searching else prompts)
+        self._batches += 1
+        # a forward pass is 2 operations a weight
+        flops = 2.0 * self.model.num_parameters() * interaction.env_steps
+        if self.is_judged:
+            flops += self._learn()
+        metrics = {
+            "train/success": rate,
+            "train/own_successes": len(self._shown) - self._own_from - self.num_given,
+            "train/chosen_success": max(self.best, 0.0),
+        }
+        return Spent(interaction.env_steps, flops, metrics, int(interaction.diverged.sum()))
 
     def actor(self, num_envs: int) -> Policy:
         return self._policy(self.chosen, self._chosen_prompts, None, num_envs)
@@ -311,6 +315,7 @@ class OwnSuccesses:
             "episodes.length": np.array([e.num_steps for e in own], np.int64),
             "episodes.source": np.array(self._source, np.int64),
             "episodes.seed": np.array([e.seed for e in own], np.int64),
+            "episodes.terminated": np.array([e.terminated for e in own], bool),
             "episodes.obs": _joined([e.obs for e in own], obs_size),
             "episodes.action": _joined([e.action for e in own], len(self.task.action_channels)),
             "episodes.reward": _joined([e.reward[:, None] for e in own], 1),
@@ -333,13 +338,17 @@ class OwnSuccesses:
         self._source = tensors["episodes.source"].tolist()
         start = 0
         lengths, seeds = tensors["episodes.length"].tolist(), tensors["episodes.seed"].tolist()
-        finals = tensors["episodes.final_obs"].numpy()
-        for length, seed, final_obs in zip(lengths, seeds, finals, strict=True):
+        ends = zip(
+            tensors["episodes.final_obs"].numpy(),
+            tensors["episodes.terminated"].tolist(),
+            strict=True,
+        )
+        for length, seed, end in zip(lengths, seeds, ends, strict=True):
             obs, action, reward = (
                 tensors[f"episodes.{name}"][start : start + length].numpy()
                 for name in ("obs", "action", "reward")
             )
-            episode = _success(self.task, obs, action, reward[:, 0], final_obs, seed)
+            episode = _success(self.task, obs, action, reward[:, 0], *end, seed)
             self._shown.append(episode)
             start += length
 
@@ -376,11 +385,12 @@ def _success(
     action: np.ndarray,
     reward: np.ndarray,
     final_obs: np.ndarray,
+    terminated: bool,
     seed: int,
 ) -> Episode:
     """An own success as a checkpoint keeps it: it ended with the step that succeeded."""
     success = np.arange(len(action)) == len(action) - 1
     return Episode(
-        task.id, task.instruction, obs, action, reward, success, final_obs, False, True, seed,
-        Policy.name,
+        task.id, task.instruction, obs, action, reward, success, final_obs, terminated,
+        not terminated, seed, Policy.name,
     )  # fmt: skip

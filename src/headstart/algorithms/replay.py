@@ -28,9 +28,10 @@ class Replay:
 
     def add(self, rows: Tensor) -> None:
         """Keep rows (n, W), in the place of the oldest where it is full."""
-        places = torch.arange(self._added, self._added + len(rows)) % len(self._rows)
-        self._rows[places] = rows
+        kept = rows[-len(self._rows) :]
         self._added += len(rows)
+        places = torch.arange(self._added - len(kept), self._added) % len(self._rows)
+        self._rows[places] = kept
 
     def sample(self, num: int, generator: torch.Generator) -> Tensor:
         """Rows (num, W) drawn with replacement."""

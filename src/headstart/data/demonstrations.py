@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from headstart.types import Episode, Task
 
 
 class Demonstrations:
-    """Unperturbed successful episodes of each task in a dataset, in the columns of a task.
+    """Unperturbed successful episodes of each task in a dataset, in the columns of a task, without
+    pictures.
 
     They are chosen by their seeds: episodes are stored as they end, and the first to end are the
     quickest. A dataset may have other channels than a task, or the same in another order, as
@@ -39,7 +41,7 @@ class Demonstrations:
         in_order = undisturbed[np.argsort(table["seed"][undisturbed], kind="stable")]
         for episode in self._dataset.episodes(in_order.tolist()):
             if episode.success.any() and len(self._found.get(episode.task_id, [])) < most:
-                self._found.setdefault(episode.task_id, []).append(episode)
+                self._found.setdefault(episode.task_id, []).append(replace(episode, images={}))
 
     @property
     def tasks(self) -> list[str]:

@@ -145,6 +145,8 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
         (``env_steps``, ``core_s``, ``flops``, ``wall_s``, ``energy_j``; evaluation not counted)
         and the greedy policy's ``success_rate`` over ``episodes``: success at any step of an
         episode. From a prior the first point is the policy that it starts from.
+        From a prior ``taken_over_at`` is the step at which soft actor-critic took over, or null,
+        and ``is_replaced`` whether the policy is its.
         ``diverged_episodes`` were spoiled by the simulation: of training, and of a point's
         evaluation, where they count as failures.
 
@@ -187,6 +189,8 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
             "diverged_episodes": progress.diverged_episodes,
             "curve": progress.curve,
         }
+        if isinstance(learner, Handover):
+            result |= {"taken_over_at": learner.taken_over_at, "is_replaced": learner.is_replaced}
         learner.save(out)
         write_card(out, f"{config.task}, learned from reward", _card(config, progress, learner))
         artifact.write_result(result)
@@ -380,6 +384,9 @@ def _card(config: ReinforceConfig, progress: Progress, learner: Algorithm) -> li
     how, given = f"{scratch} from random weights", config.count
     if isinstance(learner, Handover):
         how, given = f"Own successes from `{config.model}`", learner.own.num_given
+        if learner.taken_over_at is not None:
+            kept = "is kept" if learner.is_replaced else "did not become better and is not kept"
+            how += f"; soft actor-critic from step {learner.taken_over_at} on, whose policy {kept}"
     return [
         f"- {how}, {count(given, 'demonstration')}, seed {config.seed}; reward: {config.reward}.",
         f"- Success at any of {config.max_episode_steps} steps, acting greedily:"
@@ -396,5 +403,11 @@ def load_checkpoint(out: Path, learner: Algorithm) -> Progress:
     saved = load_training(out / "checkpoint.safetensors")
     if saved is None:
         return Progress()
-    learner.load_tensors(saved[0])
+    try:
+        learner.load_tensors(saved[0])
+    except KeyError as error:
+        raise ValueError(
+            f"{out / 'checkpoint.safetensors'}: another version of Headstart wrote it, without"
+            f" {error}; begin again in a new folder"
+        ) from None
     return from_json(Progress, saved[1])
