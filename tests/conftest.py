@@ -1,11 +1,18 @@
 """Fixtures that more than one room's tests use."""
 
+import signal
 from types import ModuleType
 
 import pytest
 
 import tiny_suite
 from headstart.suites import registry
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard() -> None:
+    """What a shell runs in the background begins with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
