@@ -28,6 +28,9 @@ from headstart.stages.reinforce import (
 from headstart.stats import wilson_interval
 from headstart.suites import registry
 
+UNSEEN_FROM = 5000
+"""The first seed: more than a hundred evaluations of fifty episodes are before it."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -52,7 +55,8 @@ def successes(root: Path, episodes: int) -> tuple[int, int]:
     config = from_json(ReinforceConfig, read_sealed_json(root, "config.json")["config"])
     task = registry.get_task(config.task)
     learner = build_algorithm(config, task, given_demonstrations(config, task))
-    seeds = round_seeds(config, task, "evaluation", 0, episodes)
+    # starts that no evaluation of the run has had, which may have ended it
+    seeds = round_seeds(config, task, "evaluation", UNSEEN_FROM // episodes, episodes)
     before, _ = play(config, learner, task, seeds, Meter())
     load_checkpoint(root, learner)
     after, _ = play(config, learner, task, seeds, Meter())

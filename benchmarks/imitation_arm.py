@@ -68,7 +68,8 @@ def same_data(arguments: Arguments, prior: Path, seed: int) -> None:
         if not path.exists():
             (prompt,) = undisturbed[task.id]
             mine = [e for e in episodes if e.task_id == task.id]
-            mine.sort(key=lambda e: not np.array_equal(e.obs, prompt.obs))  # the first is shown
+            # the first is shown; a channel that a task does not have is NaN
+            mine.sort(key=lambda e: not np.array_equal(e.obs, prompt.obs, equal_nan=True))
             with Meter() as meter:
                 row = school.teach(task, mine, ARM, meter)
             save(path, config, task, [point(row, len(mine))])
@@ -98,11 +99,12 @@ def few_demonstrations(arguments: Arguments, prior: Path, seed: int) -> None:
     for task in tasks:
         path = arguments.work / f"{task.name}-{seed}.json"
         curve = read_json(path) if path.exists() else []
-        for count in arguments.counts[len(curve) :]:
+        known_counts = {p["demonstrations"] for p in curve}
+        for count in sorted({*arguments.counts} - known_counts):
             row = known.get((task.id, count))
             with Meter() as meter:
                 row = row or school.teach(task, shown[task.id][:count], ARM, meter)
-            curve.append(point(row, count))
+            curve = sorted([*curve, point(row, count)], key=lambda p: p["demonstrations"])
             write_json(path, curve)
         save(arguments.out / "imitation" / f"{task.name}-{seed}.json", base, task, curve)
         rates = (f"{p['demonstrations']}: {p['success_rate']:.0%}" for p in curve)

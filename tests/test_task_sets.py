@@ -70,6 +70,20 @@ def test_samples_draw_the_same_tasks_for_all_arms_and_seeds_within_them():
     assert len(np.unique(by_task[1:], axis=0)) > 5
 
 
+def test_a_prior_is_drawn_once_for_all_tasks_and_for_what_it_cost():
+    """Of three priors one has everything for 1000 a task, the others for 10."""
+    priors = {str(i): [[(cost, 1.0)] for cost in (1000.0, 10.0, 10.0)] for i in range(50)}
+    arm, other = TaskSet(priors, one_prior=True), TaskSet(priors)
+    pairs = zip((arm, other), draw([arm, other]), strict=True)
+    priced, of_runs = (of.price(w, 0.8) for of, w in pairs)
+    assert priced.price[0] == of_runs.price[0] == pytest.approx(50 * 340)
+    assert priced.estimate().interval == pytest.approx([50 * 10, 50 * 1000])
+    before = draw_upstream([1000.0, 10.0, 10.0])
+    np.testing.assert_allclose(priced.price, 50 * before)
+    low, high = of_runs.estimate().interval  # of 150 draws the mean is sure
+    assert 50 * 200 < low < high < 50 * 500
+
+
 def test_a_sample_is_priced_as_if_it_had_been_the_experiment():
     arm = TaskSet(TWO)
     # The first task drawn twice, and the second one twice.

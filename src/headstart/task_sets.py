@@ -1,7 +1,8 @@
 """What a mean success over a set of tasks cost, and how sure that is. Pure NumPy.
 
 A sample is the experiment done over: tasks are drawn with replacement, the same for all arms that
-are compared, and within each task its seeds. Row 0 of every array of samples is what was measured.
+are compared, and within each task its seeds; those of an arm whose seed is a prior are drawn once
+for all tasks, and for what the prior cost. Row 0 of every array of samples is what was measured.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ NUM_SAMPLES = 1000
 
 
 class TaskSet:
-    """One arm's curves on a set of tasks, all of their costs known, ready to be priced."""
+    """One arm's curves on a set of tasks, all of their costs known, ready to be priced.
 
-    def __init__(self, curves: Curves) -> None:
+    Args:
+        one_prior: a seed is the same prior on all tasks, and not a run that knows of no other.
+    """
+
+    def __init__(self, curves: Curves, one_prior: bool = False) -> None:
+        self.one_prior = one_prior
         self.seeds = np.array([len(of_task) for of_task in curves.values()])  # (tasks,)
         assert is_known(curves), "an unknown cost has no price"
         units = [np.array(c, dtype=float) for of_task in curves.values() for c in of_task]
@@ -108,7 +114,8 @@ def draw(
         for task in tasks.T:  # (samples,)
             num_seeds = arm.seeds[task]
             for k in range(arm.seeds.max()):
-                picked = (rng.random(len(task)) * num_seeds).astype(int)
+                drawn = _of_priors(k, len(task)) if arm.one_prior else rng.random(len(task))
+                picked = (drawn * num_seeds).astype(int)
                 picked[0] = min(k, num_seeds[0] - 1)  # as measured: every seed once
                 share = np.where(k < num_seeds, 1 / (num_seeds * num_tasks), 0.0)
                 np.add.at(of_arm, (rows, first[task] + picked), share)
@@ -119,8 +126,14 @@ def draw(
 def draw_upstream(paid: Sequence[float], num_samples: int = NUM_SAMPLES) -> np.ndarray:
     """(1 + num_samples,) mean over seeds of what was paid before."""
     values = np.array(paid, dtype=float)
-    picks = np.random.default_rng(1).integers(len(values), size=(num_samples, len(values)))
-    return np.append(values.mean(), values[picks].mean(axis=1))
+    drawn = np.stack([_of_priors(k, 1 + num_samples) for k in range(len(values))])
+    samples = values[(drawn * len(values)).astype(int)].mean(axis=0)
+    return np.append(values.mean(), samples[1:])
+
+
+def _of_priors(k: int, num_samples: int) -> np.ndarray:
+    """(num_samples,) in [0, 1): which prior is the k-th of a sample, wherever that is asked."""
+    return np.random.default_rng((1, k)).random(num_samples)
 
 
 @dataclass(frozen=True)

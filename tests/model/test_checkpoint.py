@@ -29,6 +29,13 @@ def test_a_saved_model_comes_back_bit_equal(tmp_path: Path):
         assert torch.equal(back.state_dict()[name], tensor)
 
 
+def test_loading_a_model_draws_no_random_number(tmp_path: Path):
+    save_model(tmp_path, sequences.model())
+    before = torch.random.get_rng_state()
+    load_model(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     "result", [{"tasks": ["lab/pour", "lab/stir"]}, {"task": "lab/pour"}, None]
 )

@@ -1,3 +1,5 @@
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +182,35 @@ def test_a_small_policy_is_no_model_and_refused_where_it_is_of_another_body_or_d
         with pytest.raises(ValueError, match=f"{name}: damaged"):
             load_policy(tmp_path, task)
         (tmp_path / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"format_version": 2}, "format version 2; 1 can be read"),
+        ({"sizes": {"obs_size": 7}}, "describes no model"),
+        ({"sizes": {"width": 7}}, "describes no model"),
+        ({"sizes": {"hidden_size": 2**40}}, "has shape|describes no model"),
+        ({"sizes": {"num_critics": 10**9}}, "has shape"),
+        ({"sizes": 5}, "sizes"),
+        ({"task": None}, "task"),
+        ({"extra": 1}, "unknown key 'extra'"),
+    ],
+)
+def test_a_small_policy_s_json_that_was_made_to_harm_is_one_line(
+    tmp_path: Path, change: dict, problem: str
+):
+    task = Task("t", "b", "go home", CHANNELS, 10, 10.0)
+    save_small_policy(tmp_path, small_policy(), task)
+    meta = json.loads((tmp_path / "model.json").read_text())
+    if isinstance(sizes := change.get("sizes"), dict) and "obs_size" not in sizes:
+        change = {"sizes": meta["sizes"] | sizes}
+    meta |= change
+    del meta["own_sha256"]
+    own = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+    (tmp_path / "model.json").write_text(json.dumps(meta | {"own_sha256": own}))
+    with pytest.raises(ValueError, match=rf"^{tmp_path}[^\n]*({problem})[^\n]*$"):
+        load_policy(tmp_path, task)
 
 
 def test_load_policy_is_told_the_instruction_unless_prompted(model, tmp_path: Path):

@@ -18,7 +18,7 @@ from headstart.algorithms.ppo import PPOConfig
 from headstart.data.demonstrations import Demonstrations
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import read_bill
-from headstart.model.checkpoint import load_model, save_model
+from headstart.model.checkpoint import is_small_policy, load_model, save_model, save_training
 from headstart.rollout import Interaction, run_episodes
 from headstart.stages import reinforce as stage
 from headstart.stages.pretrain import PretrainConfig, pretrain
@@ -94,6 +94,8 @@ def test_settings_that_make_no_sense_are_told(name):
         (PPOConfig, {"max_kl": -math.inf}, "max_kl is -inf; use more than 0"),
         (OffPolicyConfig, {"target_entropy": math.nan}, "target_entropy is nan; use a finite"),
         (OffPolicyConfig, {"target_entropy": -math.inf}, "target_entropy is -inf; use a finite"),
+        (PPOConfig, {"hidden_size": 300_000}, "hidden_size is 300000; use 1 to 4096"),
+        (OffPolicyConfig, {"hidden_size": 300_000}, "hidden_size is 300000; use 1 to 4096"),
         (OffPolicyConfig, {"gamma": 1.0}, "gamma is 1.0; use 0 to 0.9999"),
         (OwnSuccessesConfig, {"num_envs": 0}, "num_envs is 0; use at least 1"),
         (OwnSuccessesConfig, {"judged_over": 0}, "judged_over is 0; use at least 1"),
@@ -167,6 +169,29 @@ def test_a_run_from_a_prior_that_was_killed_and_resumed_equals_an_undisturbed_on
     if prompts[0].exists():
         first, second = (Dataset(prompt).digest for prompt in prompts)
         assert first == second
+
+
+def test_the_result_and_the_card_tell_who_took_over_and_when(tiny, tmp_path):
+    settings = from_a_prior(tiny, tmp_path)
+    result = reinforce(settings, tmp_path / "run")
+    assert 150 <= result["taken_over_at"] < result["curve"][-1]["env_steps"]
+    assert result["is_replaced"] == is_small_policy(tmp_path / "run")
+    card = (tmp_path / "run/README.md").read_text()
+    assert f"; soft actor-critic from step {result['taken_over_at']} on, whose policy" in card
+    result = reinforce(replace(settings, env_steps=ROUND), tmp_path / "short")
+    assert (result["taken_over_at"], result["is_replaced"]) == (None, False)
+    assert "soft actor-critic" not in (tmp_path / "short/README.md").read_text()
+
+
+def test_a_checkpoint_that_lacks_what_is_needed_is_one_line(tiny, tmp_path):
+    learner = stage.build_algorithm(config(), registry.get_task(config().task), [])
+    tensors = learner.tensors()
+    del tensors["generator"]
+    save_training(tmp_path / "checkpoint.safetensors", tensors, stage.Progress())
+    with pytest.raises(
+        ValueError, match=r"another version of Headstart wrote it, without 'generator'"
+    ):
+        stage.load_checkpoint(tmp_path, learner)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "off_policy"])

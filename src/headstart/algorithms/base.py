@@ -25,10 +25,14 @@ class Spent:
     diverged_episodes: int = 0
 
 
-def check_finite(model: nn.Module, task: Task) -> None:
-    """Raises ValueError if the weights are no longer finite."""
+def check_finite(model: nn.Module, task: Task, learner: str) -> None:
+    """Raises ValueError if the weights are no longer finite.
+
+    Args:
+        learner: what the settings that learning has call it.
+    """
     if not all(p.isfinite().all() for p in model.parameters()):
-        raise ValueError(f"{task.id}: learning diverged; lower learning_rate")
+        raise ValueError(f"{task.id}: learning diverged; lower learning_rate of {learner}")
 
 
 class Algorithm(Protocol):

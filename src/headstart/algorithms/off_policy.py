@@ -22,7 +22,7 @@ from torch import Tensor
 from headstart.algorithms.base import Spent, check_finite
 from headstart.algorithms.replay import Replay
 from headstart.config import check_ranges
-from headstart.model.actor_critic import FRAME_STACK, History, last_and_changes, normalised
+from headstart.model.actor_critic import FRAME_STACK, WIDTHS, History, last_and_changes, normalised
 from headstart.model.checkpoint import (
     load_module,
     load_optimizer,
@@ -89,7 +89,8 @@ class OffPolicyConfig:
     def __post_init__(self) -> None:
         some, rate, share = (1, math.inf), (0, math.inf), (0, 1)
         check_ranges(self, num_envs=some, num_steps=some, burst=some, warmup_steps=rate)
-        check_ranges(self, hidden_size=some, num_critics=some, num_minimum=(1, self.num_critics))
+        check_ranges(self, hidden_size=WIDTHS, num_critics=(1, 100))
+        check_ranges(self, num_minimum=(1, self.num_critics))
         check_ranges(self, batch_size=(2, math.inf), updates_per_step=rate, actor_every=some)
         check_ranges(self, learning_rate=rate, temperature_learning_rate=rate, target_rate=share)
         # a reward for ever has to be worth something finite, see VALUE_RANGE
@@ -165,7 +166,7 @@ class OffPolicy:
                     self._owed += columns["reward"].size * config.updates_per_step
                     parts += self._learn(int(self._owed))
                     self._owed %= 1
-                    check_finite(self.model, self.task)  # before it acts
+                    check_finite(self.model, self.task, "off_policy")  # before it acts
             metrics = {
                 "train/reward": float(np.mean(reward)),
                 "train/success": float(np.any(success, axis=0).mean()),
@@ -187,7 +188,7 @@ class OffPolicy:
         bouts = int(len(self.replay) * self.config.updates_per_step) // UPDATES_AT_A_TIME
         for _ in range(bouts):
             self._learn(UPDATES_AT_A_TIME)
-        check_finite(self.model, self.task)
+        check_finite(self.model, self.task, "off_policy")
         return self._flops(0, bouts * UPDATES_AT_A_TIME)
 
     def actor(self, num_envs: int) -> SquashedPolicy:

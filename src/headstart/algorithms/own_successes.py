@@ -1,11 +1,10 @@
 """Reinforcement learning from a prior: it finds the prompt it does best on, and repeats successes.
 
 A pre-trained model needs no gradient of the reward to begin with. Prompts are the arms of a bandit:
-the task's words, demonstrations of other tasks (opening a window teaches how to unlock a door), and
-every episode of this task that has succeeded so far, from where on it is a demonstration too. Once
-a prompt is found that serves, the model imitates the successes of its best prompts after every
-batch of episodes, half of which have noise; and each episode is shown the one of them that starts
-most like it.
+the task's words, and demonstrations of other tasks (opening a window teaches how to unlock a door).
+Once one is found that serves, whatever has succeeded is a demonstration of this task too: the model
+imitates the successes of its best prompts after every batch of episodes, half of which have noise,
+and each episode is shown the one of them that starts most like it.
 
 Relatives: Thompson sampling (1933), expert iteration (Anthony et al. 2017, arXiv:1705.08439),
 self-imitation learning (Oh et al. 2018, arXiv:1806.05635). The policy that is judged and saved is

@@ -15,7 +15,7 @@ from torch import Tensor
 from headstart.algorithms.base import Spent, check_finite
 from headstart.artifact import write_bytes
 from headstart.config import check_ranges
-from headstart.model.actor_critic import FRAME_STACK, ActorCritic, ActorCriticPolicy
+from headstart.model.actor_critic import FRAME_STACK, WIDTHS, ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import (
     load_module,
     load_optimizer,
@@ -69,7 +69,7 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         some, rate, share = (1, math.inf), (0, math.inf), (0, 1)
-        check_ranges(self, num_envs=some, hidden_size=some, update_epochs=some)
+        check_ranges(self, num_envs=some, hidden_size=WIDTHS, update_epochs=some)
         # advantages are told from one another, which takes two
         check_ranges(self, num_steps=(2 if self.num_envs == 1 else 1, math.inf))
         check_ranges(self, num_minibatches=some, learning_rate=rate, initial_std=(1e-6, math.inf))
@@ -171,7 +171,7 @@ class PPO:
             losses += self._epoch(batch)
             approx_kl = losses[-1][3].item()
             epochs += 1
-        check_finite(self.model, self.task)
+        check_finite(self.model, self.task, "ppo")
         self.model.observe(history_BFO)
         policy, value, entropy, _, clip_fraction = torch.stack(losses).mean(0).tolist()
         num_weights = sum(p.numel() for p in self.model.parameters())

@@ -19,6 +19,8 @@ FRAME_STACK = 2
 """Two frames, because the observations have no velocities."""
 DEVIATION_FLOOR = 1e-3
 """A channel that hardly moves is not blown up: deviations are never taken smaller than this."""
+WIDTHS = (1, 4096)
+"""Of hidden layers: these are small networks, made for one core."""
 CLIP = 5.0
 """Normalised observations are cut to so many deviations."""
 

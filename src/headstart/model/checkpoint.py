@@ -14,9 +14,10 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -27,7 +28,7 @@ from headstart.artifact import read_json, replacing, result_if_any, write_bytes,
 from headstart.config import absent, from_json, to_json
 from headstart.model.channels import ChannelStatistics
 from headstart.model.soft_actor_critic import SoftActorCritic
-from headstart.model.transformer import ModelConfig, Transformer
+from headstart.model.transformer import ModelConfig, Transformer, build_transformer
 from headstart.types import Task
 
 FORMAT_VERSION = 1
@@ -64,28 +65,42 @@ def load_model(root: Path, device: str = "cpu") -> Transformer:
     Raises:
         ValueError: no model there, of another version, or damaged.
     """
-    meta = _read_meta(root / "model.json")
+    path = root / "model.json"
+    if is_small_policy(root):
+        raise ValueError(
+            f"{path}: a small policy of {_read_meta(path, SmallPolicyMeta).task}, which cannot be"
+            " told, shown or trained further: name the model that it was learned from, or use"
+            " headstart.load_policy"
+        )
+    meta = _read_meta(path, ModelMeta)
     tensors = read_tensors(root / "model.safetensors", meta.sha256)
     parts = (meta.config, meta.channels, meta.vocabulary)
+    too_deep = meta.config.n_layer > len(tensors)  # it would take for ever to list the layers
+    _check_shapes(root, tensors, nn.Module if too_deep else lambda: Transformer(*parts))
+    model = build_transformer(*parts, seed=0)
+    model.load_state_dict(tensors)
+    model.trained_on = _trained_on(root) if meta.trained_on is None else frozenset(meta.trained_on)
+    return model.to(device).eval()
+
+
+def _check_shapes(root: Path, tensors: dict[str, Tensor], build: Callable[[], nn.Module]) -> None:
+    """Refuse weights that are not of the module that model.json describes.
+
+    It is built without memory: model.json could ask for any amount.
+    """
     try:
-        # Sizes first, without memory: model.json could ask for any amount, or for endless layers.
-        too_deep = meta.config.n_layer > len(tensors)
         with torch.device("meta"):
-            sizes = {} if too_deep else Transformer(*parts).state_dict()
+            described = build().state_dict()
     except (RuntimeError, ArithmeticError, TypeError) as error:
         problem = str(error).partition("\n")[0]
         raise ValueError(f"{root / 'model.json'}: describes no model: {problem}") from None
-    for name in sorted({*tensors, *sizes}):
-        found, wanted = (tuple(t[name].shape) if name in t else None for t in (tensors, sizes))
+    for name in sorted({*tensors, *described}):
+        found, wanted = (tuple(t[name].shape) if name in t else None for t in (tensors, described))
         if found != wanted:
             raise ValueError(
                 f"{root / 'model.safetensors'}: '{name}' has shape {found}, and model.json"
                 f" describes {wanted}"
             )
-    model = Transformer(*parts)
-    model.load_state_dict(tensors)
-    model.trained_on = _trained_on(root) if meta.trained_on is None else frozenset(meta.trained_on)
-    return model.to(device).eval()
 
 
 def save_small_policy(root: Path, model: SoftActorCritic, task: Task) -> None:
@@ -108,12 +123,17 @@ def load_small_policy(root: Path, task: Task) -> SoftActorCritic:
         ValueError: it is damaged, or of a body with other channels than the task's.
     """
     path = root / "model.json"
-    meta = read_json(path)
-    _check_own_sha256(path, meta)
-    if meta["channels"] != _names(task):
-        raise ValueError(f"{path}: learned {meta['task']}, whose channels are not {task.id}'s")
-    model = SoftActorCritic(**meta["sizes"], generator=torch.Generator())
-    model.load_state_dict(read_tensors(root / "model.safetensors", meta["sha256"]))
+    meta = _read_meta(path, SmallPolicyMeta)
+    if list(meta.channels) != _names(task):
+        raise ValueError(f"{path}: learned {meta.task}, whose channels are not {task.id}'s")
+    tensors = read_tensors(root / "model.safetensors", meta.sha256)
+
+    def build() -> SoftActorCritic:
+        return SoftActorCritic(**meta.sizes, generator=torch.Generator("cpu"))
+
+    _check_shapes(root, tensors, build)
+    model = build()
+    model.load_state_dict(tensors)
     return model
 
 
@@ -137,37 +157,48 @@ class ModelMeta:
     trained_on: tuple[str, ...] | None = absent(None, default=None)
 
 
+@dataclass(frozen=True)
+class SmallPolicyMeta:
+    """What model.json holds of a small policy."""
+
+    format_version: int
+    sha256: str
+    """Of model.safetensors."""
+    kind: str
+    task: str
+    sizes: dict[str, int]
+    """What the module is made with."""
+    channels: tuple[str, ...]
+    """Names of what it observes, then of what it does."""
+    own_sha256: str
+    """Of the other values."""
+
+
+Meta = TypeVar("Meta", ModelMeta, SmallPolicyMeta)
+
+
 def _trained_on(root: Path) -> frozenset[str]:
     """Of a model from before it told so itself: by its stage's result, if it has one."""
     result = result_if_any(root)
     return frozenset([*result.get("tasks", ()), *filter(None, [result.get("task")])])
 
 
-def _read_meta(path: Path) -> ModelMeta:
+def _read_meta(path: Path, kind: type[Meta]) -> Meta:
     if not path.exists():
         raise ValueError(f"{path}: no such file; there is no model in {path.parent}")
     values = read_json(path)
-    if is_small_policy(path.parent):
-        raise ValueError(
-            f"{path}: a small policy of {values['task']}, which cannot be told, shown or trained"
-            " further: name the model that it was learned from, or use headstart.load_policy"
-        )
     version = values.get("format_version") if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise ValueError(f"{path}: format version {version}; {FORMAT_VERSION} can be read")
     try:
-        meta = from_json(ModelMeta, values, where=str(path))
+        meta = from_json(kind, values, where=str(path))
     except (ValueError, ArithmeticError) as error:  # the latter where heads are of no width
         text = str(error)
         raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-    _check_own_sha256(path, values)
-    return meta
-
-
-def _check_own_sha256(path: Path, values: dict[str, Any]) -> None:
     others = {name: value for name, value in values.items() if name != "own_sha256"}
-    if _json_sha256(others) != values.get("own_sha256"):
+    if _json_sha256(others) != meta.own_sha256:
         raise ValueError(f"{path}: damaged: its checksum is not the one recorded")
+    return meta
 
 
 def _json_sha256(values: dict[str, Any]) -> str:

@@ -99,11 +99,12 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
         settle(out)
         return artifact.result()
     bills = tuple(read_bill(p) for p in (config.model, config.demonstrations, config.data))
-    school = School(config, out, bills)
+    with Meter() as opening:  # which makes the data's cache where there is none
+        school = School(config, out, bills)
     arms = ("demos", "scratch_demos") if config.scratch else ("demos",)
     work = [(arm, task, count) for arm in arms for task in tasks for count in config.counts]
     rows = artifact.progress()
-    with RunMeter(out, "finetune", bills) as meter:
+    with RunMeter(out, "finetune", bills, before=opening.cost()) as meter:
         # A policy a row, in this order: what earlier tries finished is at the front.
         for arm, task, count in tqdm(
             work[len(rows) :], "finetune", len(work), unit="policy", initial=len(rows)

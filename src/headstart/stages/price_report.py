@@ -239,7 +239,7 @@ class OnTasks:
     @classmethod
     def of(cls, arms: Sequence[Arm], tasks: Sequence[str], currency: str) -> OnTasks:
         """Args: arms that were run on all of these tasks, at costs that are known."""
-        sets = {arm.name: TaskSet(arm.on(tasks).curves(currency)) for arm in arms}
+        sets = {a.name: TaskSet(a.on(tasks).curves(currency), a.pretrained) for a in arms}
         weights = draw(list(sets.values()))
         return cls(sets, dict(zip(sets, weights, strict=True)), len(tasks))
 
