@@ -3,7 +3,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --cons
 
 .PHONY: run test check format build interop durability clean
 
-run: .venv/run          ## a quarter of an hour: the laptop recipe, then open runs/first/report.html
+run: .venv/run          ## the laptop recipe, a quarter of an hour or three; then open runs/first/report.html
 	.venv/bin/headstart run --recipe laptop --out runs/first --resume
 
 test: .venv/dev check   ## the checks and the tests
