@@ -24,7 +24,7 @@ from headstart.algorithms.own_successes import OwnSuccesses, is_better
 from headstart.behaviors.base import Actor
 from headstart.model.checkpoint import load_module, module_tensors, save_small_policy
 from headstart.model.soft_actor_critic import SquashedPolicy
-from headstart.suites.base import StepResult, VecEnv
+from headstart.suites.base import StepResult, VecEnv, Wrapped
 from headstart.types import Task
 
 JUDGED_OVER = 50
@@ -139,14 +139,10 @@ class Handover:
             self.own.save(root)
 
 
-class SuccessEnds:
+class SuccessEnds(Wrapped):
     """Environments whose episodes end for good at their first success."""
 
-    def __init__(self, env: VecEnv) -> None:
-        self.env, self.task, self.seeds = env, env.task, env.seeds
-        self.reset, self.close, self.num_envs = env.reset, env.close, env.num_envs
-
     def step(self, action: np.ndarray, env_ids: np.ndarray | None = None) -> StepResult:
-        result = self.env.step(action, env_ids)
+        result = super().step(action, env_ids)
         ended = result.terminated | result.success
         return replace(result, terminated=ended, truncated=result.truncated & ~ended)

@@ -30,7 +30,7 @@ from headstart.model.learner import make_loader, one_thread
 from headstart.rollout import Interaction, run_episodes
 from headstart.seeds import SEEDS_PER_TASK, environment_seeds
 from headstart.suites import registry
-from headstart.suites.base import StepResult, VecEnv
+from headstart.suites.base import StepResult, VecEnv, Wrapped
 from headstart.types import Episode, Task
 
 DEMONSTRATIONS_OF_A_SKILL = 2
@@ -267,21 +267,16 @@ def _rewarded(config: ReinforceConfig, episode: Episode) -> Episode:
     return episode
 
 
-class Counted:
+class Counted(Wrapped):
     """Environments that count their steps."""
 
     def __init__(self, env: VecEnv) -> None:
-        self.env, self.task, self.seeds = env, env.task, env.seeds
-        self.reset, self.close = env.reset, env.close
+        super().__init__(env)
         self.env_steps = 0
-
-    @property
-    def num_envs(self) -> int:
-        return self.env.num_envs
 
     def step(self, action: np.ndarray, env_ids: np.ndarray | None = None) -> StepResult:
         self.env_steps += len(action)
-        return self.env.step(action, env_ids)
+        return super().step(action, env_ids)
 
 
 class SuccessOnly(Counted):

@@ -52,3 +52,18 @@ class VecEnv(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Wrapped:
+    """Other environments, with something changed by who inherits from it."""
+
+    def __init__(self, env: VecEnv) -> None:
+        self.env, self.task, self.seeds = env, env.task, env.seeds
+        self.reset, self.close = env.reset, env.close
+
+    @property
+    def num_envs(self) -> int:
+        return self.env.num_envs
+
+    def step(self, action: np.ndarray, env_ids: np.ndarray | None = None) -> StepResult:
+        return self.env.step(action, env_ids)
