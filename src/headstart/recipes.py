@@ -165,7 +165,7 @@ RECIPES: dict[str, Callable[[Path, int], Recipe]] = {
 }
 
 
-def run(config: RunConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+def run(config: RunConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """Run a recipe from end to end into the folder ``out``, and report on it.
 
     The order is a reader's: what pre-training bought off the bat comes before the long scratch
@@ -177,6 +177,7 @@ def run(config: RunConfig, out: Path, resume: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: no such recipe, seed or device; ``out`` holds another run; too little memory.
     """
+    out = Path(out)
     if config.recipe not in RECIPES:
         raise ValueError(
             f"unknown recipe '{config.recipe}'{did_you_mean(config.recipe, list(RECIPES))}"

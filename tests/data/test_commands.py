@@ -26,6 +26,15 @@ def test_a_run_is_verified_stage_by_stage(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{one}: no problem found\n{two}/result.json: changed\n"
 
 
+def test_a_recorded_dataset_beside_a_model_is_verified_too(tmp_path: Path):
+    stage(tmp_path / "all/model")
+    save(tmp_path / "all/recorded", EPISODES)
+    assert commands.verify(VerifyConfig(root=tmp_path / "all")) == 0
+    stats = tmp_path / "all/recorded/meta/stats.json"
+    stats.write_bytes(stats.read_bytes() + b" ")
+    assert commands.verify(VerifyConfig(root=tmp_path / "all")) == 2
+
+
 def test_repair_says_what_was_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     save(tmp_path, EPISODES)
     stats = tmp_path / "meta/stats.json"

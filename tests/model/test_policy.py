@@ -165,16 +165,19 @@ def test_load_policy_gives_the_small_policy_of_a_task_without_a_prompt(tmp_path:
         load_policy(tmp_path, task, Prompt("go home"))
 
 
-def test_a_small_policy_is_no_model_and_refused_where_it_is_of_another_body_or_damaged(
+def test_a_small_policy_is_no_model_and_refused_where_it_is_of_another_task_or_damaged(
     tmp_path: Path,
 ):
     task = Task("t", "b", "go home", CHANNELS, 10, 10.0)
     save_small_policy(tmp_path, small_policy(), task)
     with pytest.raises(ValueError, match="a small policy of t/b, which cannot be told"):
         load_model(tmp_path)
-    other = Task("t", "c", "go home", CHANNELS[1:], 10, 10.0)
-    with pytest.raises(ValueError, match="learned t/b, whose channels are not t/c's"):
-        load_policy(tmp_path, other)
+    for other, problem in (
+        (replace(task, name="c"), "learned t/b and can do that alone, not t/c"),
+        (replace(task, channels=CHANNELS[1:]), "learned t/b with other channels than it has here"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            load_policy(tmp_path, other)
     for name in ("model.json", "model.safetensors"):
         content = (tmp_path / name).read_bytes()
         at = content.index(b"t/b") if name == "model.json" else len(content) - 1

@@ -278,6 +278,11 @@ def test_opening_what_it_starts_from_is_on_the_bill_each_time(tiny, tmp_path, mo
     assert result["curve"][-1]["core_s"] == 0.0  # of learning alone
 
 
+def test_a_folder_may_be_named_by_a_string(tiny, tmp_path):
+    result = reinforce(config(env_steps=ROUND), str(tmp_path / "run"))
+    assert json.loads((tmp_path / "run/result.json").read_text()) == result
+
+
 def test_a_complete_run_is_read_not_run_again(tiny, tmp_path, monkeypatch):
     result = reinforce(config(), tmp_path / "run")
     monkeypatch.setattr(tiny, "make", None)

@@ -143,8 +143,11 @@ def repair(config: FolderConfig) -> int:
 
 def _artifacts(root: Path) -> list[Path]:
     """The folder itself, or if it is a whole run's or a split's, the artifacts in it."""
-    below = sorted(path.parent for path in root.glob("*/config.json"))
-    return [root] if (root / "config.json").exists() or not below else below
+    of_stages = {path.parent for path in root.glob("*/config.json")}
+    recorded = {path.parent.parent for path in root.glob("*/meta/journal.jsonl")}
+    below = sorted(of_stages | recorded)
+    is_one = (root / "config.json").exists() or (root / "meta/journal.jsonl").exists()
+    return [root] if is_one or not below else below
 
 
 def _problems(root: Path) -> list[str]:

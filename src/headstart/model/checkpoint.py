@@ -120,12 +120,14 @@ def load_small_policy(root: Path, task: Task) -> SoftActorCritic:
     """What ``save_small_policy`` wrote in ``root``.
 
     Raises:
-        ValueError: it is damaged, or of a body with other channels than the task's.
+        ValueError: it is damaged, of another task, or of a body with other channels.
     """
     path = root / "model.json"
     meta = _read_meta(path, SmallPolicyMeta)
+    if meta.task != task.id:
+        raise ValueError(f"{path}: learned {meta.task} and can do that alone, not {task.id}")
     if list(meta.channels) != _names(task):
-        raise ValueError(f"{path}: learned {meta.task}, whose channels are not {task.id}'s")
+        raise ValueError(f"{path}: learned {meta.task} with other channels than it has here")
     tensors = read_tensors(root / "model.safetensors", meta.sha256)
 
     def build() -> SoftActorCritic:

@@ -54,7 +54,7 @@ class CollectConfig:
         check_ranges(self, env_steps=(0, math.inf), steps_after_success=(0, math.inf))
 
 
-def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+def collect(config: CollectConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """Record a behavior on every task of a split, as a LeRobot v3 dataset.
 
     Episodes that failed are kept, marked by their own success column. A task is saved as a whole:
@@ -70,6 +70,7 @@ def collect(config: CollectConfig, out: Path, resume: bool = False) -> dict[str,
         ValueError: no such split; too few steps for an episode; ``out`` holds something else;
             every episode of a task diverged.
     """
+    out = Path(out)
     tasks = registry.get_split(config.split)
     check_memory(config.num_envs)
     least = _least_steps(config)

@@ -63,7 +63,7 @@ class EvaluateConfig:
         check_ranges(self, prompts=one, episodes=one, control_episodes=one, max_episode_steps=one)
 
 
-def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """See what a pre-trained model can do off the bat.
 
     Arms: ``seen.told``, ``seen.shown_once``; ``heldout.`` ``told``, ``shown_once``,
@@ -80,6 +80,7 @@ def evaluate(config: EvaluateConfig, out: Path, resume: bool = False) -> dict[st
             or with channels that the model does not know; a held-out task that it was trained on;
             data made in environments of the exam.
     """
+    out = Path(out)
     heldout = registry.get_split(config.heldout) if config.heldout else []
     seen = registry.get_split(config.seen) if config.seen else []
     if not heldout and not seen:

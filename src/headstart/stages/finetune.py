@@ -81,7 +81,7 @@ class FinetuneConfig:
             raise ValueError(f"counts is {self.counts}; use one number or more, each at least 1")
 
 
-def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+def finetune(config: FinetuneConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """Learn each task of a split from a few demonstrations, and evaluate what was learned.
 
     Writes the fine-tuned models to ``models/<task>-<count>``, each with a card and a bill.
@@ -92,6 +92,7 @@ def finetune(config: FinetuneConfig, out: Path, resume: bool = False) -> dict[st
     Raises:
         ValueError: a missing or damaged model or dataset; a task with too few demonstrations.
     """
+    out = Path(out)
     tasks = registry.get_split(config.split)
     shown = enough_demonstrations(config.demonstrations, tasks, max(config.counts))
     artifact = Artifact.create(out, "finetune", config, resume)

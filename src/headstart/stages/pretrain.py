@@ -84,7 +84,7 @@ class Progress:
     cost: Cost = field(default_factory=Cost)
 
 
-def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+def pretrain(config: PretrainConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """Train a transformer on one or more datasets and write it as an artifact.
 
     It may be stopped at any time: Ctrl-C and SIGTERM wait for the update and save a checkpoint. On
@@ -98,6 +98,7 @@ def pretrain(config: PretrainConfig, out: Path, resume: bool = False) -> dict[st
         ValueError: no dataset there, or a damaged one; datasets that cannot be mixed; ``out`` holds
             something else.
     """
+    out = Path(out)
     device = pick_device(config.device)
     with Meter() as opening:  # which makes the data's cache where there is none
         train, validation, kept_out = open_data(config)

@@ -129,7 +129,7 @@ class Progress:
         return success_rate is not None and len(last) == 2 and min(last) >= success_rate
 
 
-def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+def reinforce(config: ReinforceConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """Learn a task from reward: from scratch, or from a prior and its own successes.
 
     Writes an artifact: the model, ``checkpoint.safetensors`` and the usual files.
@@ -155,6 +155,7 @@ def reinforce(config: ReinforceConfig, out: Path, resume: bool = False) -> dict[
             or none that this way of learning can use;
             ``out`` holds something else; learning diverged.
     """
+    out = Path(out)
     task = registry.get_task(config.task)
     round_seeds(config, task, "reinforcement", 0, 1)  # is the run's seed in range?
     _check_settings(config)

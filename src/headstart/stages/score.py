@@ -63,7 +63,7 @@ class Exercise:
     mean_action: np.ndarray  # (A,) float32 of all episodes that are not scored
 
 
-def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any]:
+def score(config: ScoreConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """Measure a model's loss and action error on recorded episodes.
 
     Arms: ``told``, ``shown_once``, ``told_and_shown``, ``no_prompt``, and for comparison
@@ -79,6 +79,7 @@ def score(config: ScoreConfig, out: Path, resume: bool = False) -> dict[str, Any
         ValueError: a missing or damaged model or dataset; no episode to score on; a dataset that
             has changed since the model was trained on it, or with channels it does not know.
     """
+    out = Path(out)
     model = load_model(Path(config.model))
     exercises = [
         replace(exercise, scored=exercise.scored[-config.episodes :])
