@@ -9,6 +9,7 @@ import torch
 
 import sequences
 from headstart.data.mixture import Mixture
+from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import load_model, save_model, save_small_policy
 from headstart.model.policy import Policy, Prompt, load_policy
 from headstart.model.soft_actor_critic import SoftActorCritic, SquashedPolicy
@@ -144,17 +145,23 @@ def test_a_model_of_many_bodies_acts_in_the_columns_of_one():
     np.testing.assert_allclose(action, expected, atol=1e-6)
 
 
-def small_policy(obs_size: int = 7) -> SoftActorCritic:
+def small_policy() -> SoftActorCritic:
     generator = torch.Generator().manual_seed(3)
-    return SoftActorCritic(obs_size, 3, 8, 2, 2, generator)
+    return SoftActorCritic(7, 3, 8, 2, 2, generator)
 
 
-def test_load_policy_gives_the_small_policy_of_a_task_without_a_prompt(tmp_path: Path):
-    task, model = Task("t", "b", "go home", CHANNELS, 10, 10.0), small_policy()
+def of_ppo() -> ActorCritic:
+    return ActorCritic(7, 3, 8, 2, torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("model", [small_policy(), of_ppo()])
+def test_load_policy_gives_the_small_policy_of_a_task_without_a_prompt(model, tmp_path: Path):
+    task = Task("t", "b", "go home", CHANNELS, 10, 10.0)
     model.features.update(torch.randn(9, 14, generator=torch.Generator().manual_seed(4)))
     save_small_policy(tmp_path, model, task)
     obs = np.linspace(-1, 1, 7, dtype=np.float32)[None]
-    policy, expected = load_policy(tmp_path, task), SquashedPolicy(model, 1)
+    acts = ActorCriticPolicy if isinstance(model, ActorCritic) else SquashedPolicy
+    policy, expected = load_policy(tmp_path, task), acts(model, 1)
     for _ in range(2):  # the second has a history
         np.testing.assert_array_equal(policy.act(obs).action, expected.act(obs).action)
         obs += 0.1
@@ -195,6 +202,8 @@ def test_a_small_policy_is_no_model_and_refused_where_it_is_of_another_task_or_d
         ({"sizes": {"width": 7}}, "describes no model"),
         ({"sizes": {"hidden_size": 2**40}}, "has shape|describes no model"),
         ({"sizes": {"num_critics": 10**9}}, "has shape"),
+        ({"sizes": {"obs_size": 10**9}}, "obs_size is not 7 to 7"),
+        ({"kind": "actor-critic"}, "describes no model"),
         ({"sizes": 5}, "sizes"),
         ({"task": None}, "task"),
         ({"extra": 1}, "unknown key 'extra'"),
@@ -206,7 +215,7 @@ def test_a_small_policy_s_json_that_was_made_to_harm_is_one_line(
     task = Task("t", "b", "go home", CHANNELS, 10, 10.0)
     save_small_policy(tmp_path, small_policy(), task)
     meta = json.loads((tmp_path / "model.json").read_text())
-    if isinstance(sizes := change.get("sizes"), dict) and "obs_size" not in sizes:
+    if isinstance(sizes := change.get("sizes"), dict) and sizes != {"obs_size": 7}:
         change = {"sizes": meta["sizes"] | sizes}
     meta |= change
     del meta["own_sha256"]

@@ -19,6 +19,7 @@ from headstart.data.demonstrations import Demonstrations
 from headstart.data.store import Dataset, DatasetWriter
 from headstart.ledger import read_bill
 from headstart.model.checkpoint import is_small_policy, load_model, save_model, save_training
+from headstart.model.policy import load_policy
 from headstart.rollout import Interaction, run_episodes
 from headstart.stages import reinforce as stage
 from headstart.stages.pretrain import PretrainConfig, pretrain
@@ -276,6 +277,20 @@ def test_opening_what_it_starts_from_is_on_the_bill_each_time(tiny, tmp_path, mo
     result = reinforce(config(), tmp_path / "run", resume=True)
     assert read_bill(tmp_path / "run").cost.core_s == 200.0
     assert result["curve"][-1]["core_s"] == 0.0  # of learning alone
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "off_policy"])
+def test_what_was_learned_from_scratch_is_loaded_and_acts_as_it_was_judged(
+    tiny, tmp_path, algorithm
+):
+    settings = config(algorithm=algorithm, env_steps=ROUND)
+    reinforce(settings, tmp_path / "run")
+    task = registry.get_task(settings.task)
+    learner = stage.build_algorithm(settings, task, [])
+    stage.load_checkpoint(tmp_path / "run", learner)
+    obs = np.linspace(-1, 1, len(task.obs_channels), dtype=np.float32)[None]
+    loaded, judged = load_policy(tmp_path / "run", task), learner.actor(1)
+    np.testing.assert_array_equal(loaded.act(obs).action, judged.act(obs, np.zeros(1, int)).action)
 
 
 def test_a_folder_may_be_named_by_a_string(tiny, tmp_path):

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from headstart.algorithms.base import Spent, check_finite
-from headstart.artifact import write_bytes
 from headstart.config import check_ranges
 from headstart.model.actor_critic import FRAME_STACK, WIDTHS, ActorCritic, ActorCriticPolicy
 from headstart.model.checkpoint import (
@@ -21,6 +19,7 @@ from headstart.model.checkpoint import (
     load_optimizer,
     module_tensors,
     optimizer_tensors,
+    save_small_policy,
 )
 from headstart.objectives import (
     gaussian_entropy,
@@ -256,7 +255,7 @@ class PPO:
         self.generator.set_state(tensors["generator"])
 
     def save(self, root: Path) -> None:
-        write_bytes(root / "model.safetensors", save(self.model.state_dict()))
+        save_small_policy(root, self.model, self.task)
 
 
 def _standardised(x_B: Tensor) -> Tensor:

@@ -75,8 +75,8 @@ class ActorCritic(nn.Module):
     Args:
         obs_size: O. action_size: A. frame_stack: F >= 1.
         hidden_size: H of both networks.
-        initial_std: the policy's deviation at the start, in units of the action.
         generator: draws the initial weights.
+        initial_std: the policy's deviation at the start, in units of the action.
     """
 
     def __init__(
@@ -85,18 +85,28 @@ class ActorCritic(nn.Module):
         action_size: int,
         hidden_size: int,
         frame_stack: int,
-        initial_std: float,
         generator: torch.Generator,
+        initial_std: float = 1.0,
     ) -> None:
         super().__init__()
-        self.frame_stack = frame_stack
-        self.obs_size = obs_size
+        self.frame_stack, self.hidden_size = frame_stack, hidden_size
+        self.obs_size, self.action_size = obs_size, action_size
         self.features = RunningStatistics(frame_stack * obs_size)
         self.discounted_return = RunningStatistics(1)
         sizes = [frame_stack * obs_size, hidden_size, hidden_size]
         self.actor = _mlp([*sizes, action_size], last_gain=0.01, generator=generator)
         self.critic = _mlp([*sizes, 1], last_gain=1.0, generator=generator)
         self.log_std_A = nn.Parameter(torch.full((action_size,), float(np.log(initial_std))))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What another of the same size is made with."""
+        return {
+            "obs_size": self.obs_size,
+            "action_size": self.action_size,
+            "hidden_size": self.hidden_size,
+            "frame_stack": self.frame_stack,
+        }
 
     def forward(self, history_BFO: Tensor) -> tuple[Tensor, Tensor]:
         """Mean action (B, A) and value (B,), the latter in units of scaled reward."""
@@ -253,11 +263,15 @@ class ActorCriticPolicy:
         self._history = History(num_envs, model.frame_stack, model.obs_size)
         self._offset = np.zeros((num_envs, len(model.log_std_A)), dtype=np.float32)
 
-    def reset(self, env_ids: np.ndarray) -> None:
-        self._history.reset(env_ids)
-        self._offset[env_ids] = 0.0
+    def reset(self, env_ids: np.ndarray | None = None) -> None:
+        """Forget the episode so far."""
+        ids = np.arange(len(self._offset)) if env_ids is None else env_ids
+        self._history.reset(ids)
+        self._offset[ids] = 0.0
 
-    def act(self, obs: np.ndarray, env_ids: np.ndarray) -> Decision:
+    def act(self, obs: np.ndarray, env_ids: np.ndarray | None = None) -> Decision:
+        """Decide for obs (n, O) float32 of these environments, by default all, in order."""
+        env_ids = np.arange(len(self._offset)) if env_ids is None else env_ids
         history, offset = self._history.push(obs, env_ids), self._offset[env_ids]
         mean = _outputs(self.model.normalise(torch.from_numpy(history)).numpy(), self._layers)[-1]
         action = mean + offset

@@ -26,14 +26,19 @@ from torch import Tensor, nn
 
 from headstart.artifact import read_json, replacing, result_if_any, write_bytes, write_json
 from headstart.config import absent, from_json, to_json
+from headstart.model.actor_critic import WIDTHS, ActorCritic
 from headstart.model.channels import ChannelStatistics
 from headstart.model.soft_actor_critic import SoftActorCritic
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
 from headstart.types import Task
 
 FORMAT_VERSION = 1
-SMALL_POLICY = "soft-actor-critic"
-"""What model.json calls a model that is no sequence model."""
+SmallModel = ActorCritic | SoftActorCritic
+SMALL_MODELS: dict[str, type[SmallModel]] = {
+    "actor-critic": ActorCritic,
+    "soft-actor-critic": SoftActorCritic,
+}
+"""Models of one task, no sequence models, by what model.json calls them."""
 
 
 def save_model(root: Path, model: Transformer) -> None:
@@ -103,20 +108,21 @@ def _check_shapes(root: Path, tensors: dict[str, Tensor], build: Callable[[], nn
             )
 
 
-def save_small_policy(root: Path, model: SoftActorCritic, task: Task) -> None:
-    """Write a soft actor-critic's weights and normalisation, then model.json, as ``save_model``."""
-    about = {"kind": SMALL_POLICY, "task": task.id, "sizes": model.sizes}
-    _save(root, model, about | {"channels": _names(task)})
+def save_small_policy(root: Path, model: SmallModel, task: Task) -> None:
+    """Write weights and normalisation, then model.json, as ``save_model``."""
+    (kind,) = (name for name, of_kind in SMALL_MODELS.items() if isinstance(model, of_kind))
+    about = {"kind": kind, "task": task.id, "sizes": model.sizes, "channels": _names(task)}
+    _save(root, model, about)
 
 
 def is_small_policy(root: Path) -> bool:
     """Whether ``save_small_policy`` wrote what is there."""
     path = root / "model.json"
     meta = read_json(path) if path.exists() else None
-    return isinstance(meta, dict) and meta.get("kind") == SMALL_POLICY
+    return isinstance(meta, dict) and meta.get("kind") in SMALL_MODELS
 
 
-def load_small_policy(root: Path, task: Task) -> SoftActorCritic:
+def load_small_policy(root: Path, task: Task) -> SmallModel:
     """What ``save_small_policy`` wrote in ``root``.
 
     Raises:
@@ -128,10 +134,19 @@ def load_small_policy(root: Path, task: Task) -> SoftActorCritic:
         raise ValueError(f"{path}: learned {meta.task} and can do that alone, not {task.id}")
     if list(meta.channels) != _names(task):
         raise ValueError(f"{path}: learned {meta.task} with other channels than it has here")
+    num_obs, num_actions = len(task.obs_channels), len(task.action_channels)
+    for name, (least, most) in {
+        "obs_size": (num_obs, num_obs),
+        "action_size": (num_actions, num_actions),
+        "frame_stack": (1, 16),
+        "hidden_size": WIDTHS,
+    }.items():
+        if not least <= meta.sizes.get(name, 0) <= most:
+            raise ValueError(f"{path}: describes no model: {name} is not {least} to {most}")
     tensors = read_tensors(root / "model.safetensors", meta.sha256)
 
-    def build() -> SoftActorCritic:
-        return SoftActorCritic(**meta.sizes, generator=torch.Generator("cpu"))
+    def build() -> SmallModel:
+        return SMALL_MODELS[meta.kind](**meta.sizes, generator=torch.Generator("cpu"))
 
     _check_shapes(root, tensors, build)
     model = build()

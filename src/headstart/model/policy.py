@@ -11,6 +11,7 @@ import torch
 
 from headstart.behaviors.base import Decision
 from headstart.data.loader import evenly_spaced
+from headstart.model.actor_critic import ActorCritic, ActorCriticPolicy
 from headstart.model.channels import columns
 from headstart.model.checkpoint import is_small_policy, load_model, load_small_policy
 from headstart.model.soft_actor_critic import SquashedPolicy
@@ -205,10 +206,10 @@ class Policy:
 
 def load_policy(
     path: Path | str, task: Task, prompt: Prompt | None = None
-) -> Policy | SquashedPolicy:
+) -> Policy | ActorCriticPolicy | SquashedPolicy:
     """A policy for one environment of a task, told the task's instruction unless prompted.
 
-    Soft actor-critic's, which has learned one task from reward, takes no prompt.
+    What has learned one task from reward, by PPO or soft actor-critic, takes no prompt.
 
     Example: ``load_policy("runs/first/pretrain", task).act(obs).action``.
 
@@ -219,6 +220,8 @@ def load_policy(
     if is_small_policy(Path(path)):
         if prompt is not None:
             raise ValueError(f"{path}: has learned one task, and takes no prompt")
-        return SquashedPolicy(load_small_policy(Path(path), task), 1)
+        small = load_small_policy(Path(path), task)
+        is_ppo = isinstance(small, ActorCritic)
+        return ActorCriticPolicy(small, 1) if is_ppo else SquashedPolicy(small, 1)
     model = load_model(Path(path))
     return Policy(model, task.channels, [prompt or Prompt(task.instruction)])
