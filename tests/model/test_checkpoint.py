@@ -182,6 +182,7 @@ def test_two_damaged_training_states_are_one_line(tmp_path: Path):
         ({"vocabulary": []}, "shape|describes no model"),
         ({"sha256": 5}, "expected str"),
         ({"extra": 1}, "unknown key 'extra'"),
+        ({"kind": []}, "unknown key 'kind'"),
     ],
 )
 def test_a_model_json_that_was_made_to_harm_is_one_line(tmp_path: Path, change: dict, problem: str):

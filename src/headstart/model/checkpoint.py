@@ -119,7 +119,7 @@ def is_small_policy(root: Path) -> bool:
     """Whether ``save_small_policy`` wrote what is there."""
     path = root / "model.json"
     meta = read_json(path) if path.exists() else None
-    return isinstance(meta, dict) and meta.get("kind") in SMALL_MODELS
+    return isinstance(meta, dict) and meta.get("kind") in [*SMALL_MODELS]
 
 
 def load_small_policy(root: Path, task: Task) -> SmallModel:
