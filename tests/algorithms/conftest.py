@@ -1,13 +1,23 @@
 """What learns from a prior begins with: a model of random weights, and demonstrations."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from headstart.data.trajectories import Trajectories
 from headstart.model.channels import measure
+from headstart.model.learner import one_thread
 from headstart.model.transformer import ModelConfig, Transformer, build_transformer
 from headstart.model.words import build_vocabulary
 from headstart.rollout import Interaction, run_episodes
 from headstart.types import Episode
+
+
+@pytest.fixture(autouse=True)
+def learns_on_one_thread() -> Iterator[None]:
+    """As ``reinforce`` does: two that wait for each other are slow beside anything else."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture
