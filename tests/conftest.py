@@ -11,7 +11,7 @@ from headstart.suites import registry
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_is_heard() -> None:
-    """What a shell runs in the background begins with Ctrl-C ignored."""
+    """What a shell runs in the background begins with Ctrl-C ignored, and so would its children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

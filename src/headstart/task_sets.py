@@ -104,17 +104,18 @@ def draw(
     """
     rng = np.random.default_rng(seed)
     num_tasks = len(arms[0].seeds)
-    drawn = rng.integers(num_tasks, size=(num_samples, num_tasks))
-    tasks = np.vstack([np.arange(num_tasks), drawn])  # (samples, tasks)
+    resampled = rng.integers(num_tasks, size=(num_samples, num_tasks))
+    tasks = np.vstack([np.arange(num_tasks), resampled])  # (samples, tasks)
     rows = np.arange(len(tasks))
     weights = []
     for arm in arms:
         first = np.cumsum(arm.seeds) - arm.seeds
         of_arm = np.zeros((len(tasks), len(arm.best)))
+        priors = [_of_priors(k, len(tasks)) for k in range(arm.seeds.max())]
         for task in tasks.T:  # (samples,)
             num_seeds = arm.seeds[task]
             for k in range(arm.seeds.max()):
-                drawn = _of_priors(k, len(task)) if arm.one_prior else rng.random(len(task))
+                drawn = priors[k] if arm.one_prior else rng.random(len(task))
                 picked = (drawn * num_seeds).astype(int)
                 picked[0] = min(k, num_seeds[0] - 1)  # as measured: every seed once
                 share = np.where(k < num_seeds, 1 / (num_seeds * num_tasks), 0.0)

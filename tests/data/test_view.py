@@ -296,14 +296,7 @@ def test_a_dataset_in_another_format_is_shown_too(tmp_path):
 
 def test_control_c_ends_the_server_cleanly(root):
     command = [sys.executable, "-m", "headstart.cli", "data", "view", str(root)]
-    child = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore it, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None
     address = re.search(r"http://127\.0\.0\.1:\d+/", child.stdout.readline())
     assert address is not None

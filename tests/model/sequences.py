@@ -1,5 +1,9 @@
 """A small model and a small batch that tests share."""
 
+import hashlib
+import json
+from pathlib import Path
+
 import numpy as np
 
 from headstart.data.loader import Loader, LoaderConfig
@@ -81,3 +85,11 @@ def loader(
     vocabulary = build_vocabulary(data.instructions)
     words = np.stack([encode(i, vocabulary, SIZE.max_words) for i in data.instructions])
     return Loader(data, config, words, SIZE.window, SIZE.demonstration_steps, seed)
+
+
+def rewrite_model_json(root: Path, meta: dict) -> None:
+    """Other values in model.json, under the checksum that they have."""
+    values = {name: value for name, value in meta.items() if name != "own_sha256"}
+    text = json.dumps(values, sort_keys=True)
+    own = {"own_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    (root / "model.json").write_text(json.dumps(values | own))

@@ -1,4 +1,3 @@
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -217,10 +216,7 @@ def test_a_small_policy_s_json_that_was_made_to_harm_is_one_line(
     meta = json.loads((tmp_path / "model.json").read_text())
     if isinstance(sizes := change.get("sizes"), dict) and sizes != {"obs_size": 7}:
         change = {"sizes": meta["sizes"] | sizes}
-    meta |= change
-    del meta["own_sha256"]
-    own = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
-    (tmp_path / "model.json").write_text(json.dumps(meta | {"own_sha256": own}))
+    sequences.rewrite_model_json(tmp_path, meta | change)
     with pytest.raises(ValueError, match=rf"^{tmp_path}[^\n]*({problem})[^\n]*$"):
         load_policy(tmp_path, task)
 

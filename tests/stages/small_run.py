@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pytest
 
 from headstart.data.loader import LoaderConfig
 from headstart.data.store import Dataset, DatasetWriter
@@ -75,6 +77,18 @@ def _reversed(episode: Episode) -> Episode:
         action=episode.action[:, ::-1].copy(),
         action_expert=None if label is None else label[:, ::-1].copy(),
     )
+
+
+def taking(monkeypatch: pytest.MonkeyPatch, stage: ModuleType, name: str) -> None:
+    """A stage's function ``name`` takes 100 s of a core each time, and all else no time."""
+    now, function = [0.0], getattr(stage, name)
+
+    def slow(*args: object) -> object:
+        now[0] += 100.0
+        return function(*args)
+
+    monkeypatch.setattr(stage, name, slow)
+    monkeypatch.setattr("headstart.ledger._clocks", lambda: (now[0], now[0]))
 
 
 def failing_after(

@@ -58,14 +58,7 @@ def test_pretrained_policies_come_before_those_from_scratch(made: Path):
 def test_opening_what_it_starts_from_is_on_the_bill(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    now, open_cache = [0.0], stage.open_cache
-
-    def opening(dataset):
-        now[0] += 100.0
-        return open_cache(dataset)
-
-    monkeypatch.setattr(stage, "open_cache", opening)
-    monkeypatch.setattr("headstart.ledger._clocks", lambda: (now[0], now[0]))
+    small_run.taking(monkeypatch, stage, "open_cache")
     finetune(config(made), tmp_path / "finetuned")
     assert read_bill(tmp_path / "finetuned").cost.core_s == 100.0
 

@@ -110,14 +110,7 @@ def test_a_run_that_is_told_to_stop_keeps_the_update_that_it_is_in(
 def test_opening_the_data_is_on_the_bill(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    now, open_data = [0.0], stage.open_data
-
-    def opening(config: PretrainConfig):
-        now[0] += 100.0
-        return open_data(config)
-
-    monkeypatch.setattr(stage, "open_data", opening)
-    monkeypatch.setattr("headstart.ledger._clocks", lambda: (now[0], now[0]))
+    small_run.taking(monkeypatch, stage, "open_data")
     pretrain(config(data), tmp_path / "model")
     assert read_bill(tmp_path / "model").cost.core_s == 100.0
 

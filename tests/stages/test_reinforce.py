@@ -262,14 +262,7 @@ def test_steps_of_an_improvement_that_failed_midway_are_billed(tiny, tmp_path, m
 
 
 def test_opening_what_it_starts_from_is_on_the_bill_each_time(tiny, tmp_path, monkeypatch):
-    now, build = [0.0], stage.build_algorithm
-
-    def opening(*arguments):
-        now[0] += 100.0
-        return build(*arguments)
-
-    monkeypatch.setattr(stage, "build_algorithm", opening)
-    monkeypatch.setattr("headstart.ledger._clocks", lambda: (now[0], now[0]))
+    small_run.taking(monkeypatch, stage, "build_algorithm")
     with monkeypatch.context() as patch:
         patch.setattr(stage, "_evaluate", small_run.failing_after(stage._evaluate, 1))
         with pytest.raises(RuntimeError, match="the simulator died"):

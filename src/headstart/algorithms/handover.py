@@ -96,8 +96,10 @@ class Handover:
         outcomes = self.off_policy.outcomes
         self._recent += [won for of_env in outcomes for won in of_env[:whole]]
         self._recent = self._recent[-JUDGED_OVER:]
-        rate, best = float(np.mean(self._recent or [False])), max(self.own.best, self._best)
-        if len(self._recent) == JUDGED_OVER and is_better(rate, best, JUDGED_OVER):
+        if len(self._recent) < JUDGED_OVER:
+            return
+        rate = float(np.mean(self._recent))
+        if is_better(rate, max(self.own.best, self._best), JUDGED_OVER):
             self._best = rate
             self.chosen.load_state_dict(self.off_policy.model.state_dict())
 

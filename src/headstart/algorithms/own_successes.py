@@ -335,20 +335,16 @@ class OwnSuccesses:
         self.best, self._highest_reward, *self._rates = tensors["rates"].tolist()
         self._outcomes = tensors["outcomes"].numpy().copy()
         self._source = tensors["episodes.source"].tolist()
-        start = 0
-        lengths, seeds = tensors["episodes.length"].tolist(), tensors["episodes.seed"].tolist()
-        ends = zip(
-            tensors["episodes.final_obs"].numpy(),
-            tensors["episodes.terminated"].tolist(),
-            strict=True,
-        )
-        for length, seed, end in zip(lengths, seeds, ends, strict=True):
+        start, finals = 0, tensors["episodes.final_obs"].numpy()
+        rest = (tensors[f"episodes.{name}"].tolist() for name in ("length", "terminated", "seed"))
+        for final_obs, length, terminated, seed in zip(finals, *rest, strict=True):
             obs, action, reward = (
                 tensors[f"episodes.{name}"][start : start + length].numpy()
                 for name in ("obs", "action", "reward")
             )
-            episode = _success(self.task, obs, action, reward[:, 0], *end, seed)
-            self._shown.append(episode)
+            self._shown.append(
+                _success(self.task, obs, action, reward[:, 0], final_obs, terminated, seed)
+            )
             start += length
 
     def save(self, root: Path) -> None:
